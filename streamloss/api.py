@@ -1,0 +1,207 @@
+"""The Python interface: `evaluate`, `Evaluator`, `merge` and plain functions over arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numba
+
+from streamloss.errors import DataError, StreamlossError, UsageError
+from streamloss.options import DISPLAY, Options
+from streamloss.reading.source import Input, Plan, convert, open_input
+from streamloss.reporting.files import write_atomically
+from streamloss.reporting.summary import Report, summarize
+from streamloss.running.local import Watcher, default_threads, run
+from streamloss.running.measure import Accumulator
+from streamloss.state import State
+from streamloss.state import merge as merge_states
+
+
+def evaluate(
+    paths: Any,
+    *,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    progress: Watcher | None = None,
+    save_state: str | Path | None = None,
+    **options: Any,
+) -> Report:
+    """Evaluates predictions and returns the report.
+
+    paths: a path, folder, glob or URI of Parquet files, or a list of them; '-' for an Arrow IPC stream on standard input;
+        an Arrow table, record batch or reader; or a dict of NumPy arrays, (n,) or (n, K).
+    threads: kernel and reader threads (default: the cores of this process); the result does not depend on them.
+    batch_rows: rows per chunk (default: about 8 MiB); the result does not depend on it.
+    progress: called with a `Progress` about ten times a second.
+    save_state: a file for the exact state, which `merge` and `streamloss report` read.
+    options: the command line's options with underscores, e.g. logits='z', label='y', unit='bit' (see `Options`).
+
+    Values are in `unit` (nat by default). Raises `DataError` for bad data, `UsageError` for wrong options.
+    """
+    asked = Options.of(**options)
+    count = thread_count(threads)
+    started = time.perf_counter()
+    source: Input = open_input(paths, asked, batch_rows)
+    state = run(source, asked, count, progress)
+    seconds = time.perf_counter() - started
+    if save_state is not None:
+        write_atomically(Path(save_state), state.to_bytes())
+    size = source.bytes
+    return summarize(
+        state,
+        seconds=seconds,
+        rows_per_second=int(state.arrays["ledger"][:14].sum()) / seconds,
+        bytes_per_second=None if size is None else size / seconds,
+        device="cpu",
+        threads=count,
+        engine="local",
+    )
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads to use. Raises `UsageError` below 1."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be 1 or more, not {threads}")
+    return threads or default_threads()
+
+
+def merge(
+    states: Sequence[str | Path],
+    *,
+    unit: str | None = None,
+    quantiles: Any = None,
+    confidence: float | None = None,
+) -> Report:
+    """The report of saved states together, in any order.
+
+    Raises `DataError` for a file that is no state, for states of different options or columns, and for states that overlap
+    (an input that stands in two of them would count twice).
+    """
+    if not states:
+        raise UsageError("no states were given")
+    loaded = [(str(path), _load(path)) for path in states]
+    first_path, first = loaded[0]
+    seen: dict[str, str] = {}
+    for path, state in loaded:
+        check_same(first_path, first, path, state)
+        for mark in marks(state):
+            if mark in seen:
+                what = f"both hold {mark}" if seen[mark] != path else f"{mark} stands in it twice"
+                raise DataError(f"states overlap: {seen[mark]} and {path}: {what}; it would count twice")
+            seen[mark] = path
+    shown = {"unit": unit, "quantiles": quantiles, "confidence": confidence}
+    own = {k: v for k, v in first.options.to_dict().items() if k not in DISPLAY or shown[k] is None}
+    options = Options.of(**own, **{k: v for k, v in shown.items() if v is not None})
+    return summarize(merge_states([state for _, state in loaded]), options, command="report")
+
+
+def _load(path: str | Path) -> State:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the state: {error.strerror or error}") from error
+    return State.from_bytes(data, str(path))
+
+
+def marks(state: State) -> list[str]:
+    """What identifies the rows of a state: its files, or its digest when they came from memory or a stream."""
+    paths = [entry["path"] for entry in state.inputs]
+    if paths and all(path not in (None, "-") for path in paths):
+        return [Path(path).absolute().as_posix() if "://" not in path else path for path in paths]
+    return [f"the same rows (digest {state.digest[:12]})"]
+
+
+def check_same(first_path: str, first: State, path: str, state: State) -> None:
+    """Raises `DataError` naming the first difference between two states' definitions, options or columns."""
+    pairs = (
+        ({k: v for k, v in vars(first.task).items()}, {k: v for k, v in vars(state.task).items()}),
+        (first.options.definition, state.options.definition),
+        (first.columns, state.columns),
+    )
+    for mine, theirs in pairs:
+        for name in sorted({*mine, *theirs}):
+            if mine.get(name) != theirs.get(name):
+                raise DataError(
+                    f"states differ in {name!r}: {first_path} has {mine.get(name)!r}, {path} has {theirs.get(name)!r}"
+                )
+
+
+class Evaluator:
+    """Adds batches as they come and reports at any moment.
+
+    update takes Arrow record batches or tables, or dicts of NumPy arrays: (n, K) for K-class predictions, (n,) otherwise.
+    The first batch decides what the columns are. Evaluators of equal options merge; the order never matters.
+    """
+
+    def __init__(self, *, threads: int | None = None, **options: Any) -> None:
+        self.options = Options.of(**options)
+        self.threads = thread_count(threads)
+        self._plan: Plan | None = None
+        self._accumulator: Accumulator | None = None
+        self._merged: State | None = None
+        self._rows = 0
+
+    def update(self, batch: Any) -> Self:
+        """Adds a batch. Raises `DataError` for a bad row (the batch is then not counted), `UsageError` for bad options."""
+        source = open_input(batch, self.options) if self._plan is None else None
+        if source is not None:
+            self._plan = source.plan
+            self._check_merged()
+        assert self._plan is not None
+        if self._accumulator is None:
+            self._accumulator = Accumulator(self._plan.task, self.options, self.threads)
+            numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        piece = convert(batch, self._plan, path=None, first_row=self._rows)
+        self._accumulator.add(piece)
+        self._rows += len(piece)
+        return self
+
+    def _check_merged(self) -> None:
+        assert self._plan is not None
+        if self._merged is not None and self._merged.task != self._plan.task:
+            raise StreamlossError("the batch is of another task than the states that were merged")
+
+    def state(self) -> State:
+        """The exact state so far. Raises `DataError` before the first batch, when the task is not known."""
+        own = None if self._accumulator is None else self._accumulator.state()
+        if own is not None and self._plan is not None:
+            own.columns = dict(self._plan.roles)
+        known = [state for state in (self._merged, own) if state is not None]
+        if not known:
+            raise DataError("no rows yet: update the evaluator with a batch first")
+        return merge_states(known)
+
+    def merge(self, other: Evaluator) -> Self:
+        """Adds everything that another evaluator has counted; the other does not change."""
+        if other._accumulator is None and other._merged is None:
+            return self
+        state = other.state()
+        if self._accumulator is None and self._merged is None:
+            self.state_from(state)
+        else:
+            self.state_from(self.state().merged(state))
+        return self
+
+    def state_from(self, state: State) -> None:
+        """Goes on from a state."""
+        self._merged, self._accumulator = state, None
+
+    def report(self) -> Report:
+        """The report so far."""
+        return summarize(self.state(), self.options)
+
+    def to_bytes(self) -> bytes:
+        """The exact state as bytes, for `from_bytes` and `streamloss report`."""
+        return self.state().to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, threads: int | None = None) -> Evaluator:
+        """An evaluator that goes on from `to_bytes`. Raises `DataError` when the bytes are no state."""
+        state = State.from_bytes(data)
+        evaluator = cls(threads=threads)
+        evaluator.options = state.options
+        evaluator.state_from(state)
+        return evaluator

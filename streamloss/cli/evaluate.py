@@ -1,0 +1,68 @@
+"""`streamloss evaluate`: the report of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from streamloss.cli import shared
+from streamloss.options import Options
+
+
+@click.command(cls=shared.Command, short_help="Report losses, accuracy and calibration of a model.")
+@shared.paths
+@shared.columns
+@shared.loss
+@shared.checks
+@shared.display
+@shared.options(
+    "Running",
+    shared.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
+    shared.option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
+    shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
+)
+@shared.output
+@shared.options("Output", shared.option("--save-state", metavar="FILE", help="Keep the state for `streamloss report`."))
+def evaluate(
+    paths: tuple[str, ...],
+    form: str | None,
+    output: str | None,
+    save_state: str | None,
+    threads: int | None,
+    batch_rows: int | None,
+    progress: bool | None,
+    **options: Any,
+) -> None:
+    """Report the losses, the accuracy and the calibration of the predictions in PATH...
+
+    PATH is a Parquet file, a folder, a glob, a URI, or - for an Arrow stream on standard input. The result is exact,
+    whatever the threads, the batch size or the order of the rows: runs over the same rows print the same digest.
+
+    \b
+    Examples:
+      streamloss evaluate data/digits.parquet --logits logits --label label
+      streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
+      streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+    """
+    asked = Options.of(**options)
+    destination = shared.Destination(form, output, paths)
+    shared.check_state(save_state, destination.file, paths)
+
+    from streamloss import api, jit
+    from streamloss.cli.progress import Meter
+
+    jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
+    with Meter(progress, asked.unit) as meter:
+        report = api.evaluate(
+            list(paths),
+            threads=threads,
+            batch_rows=batch_rows,
+            progress=meter.show if meter.wanted else None,
+            save_state=save_state,
+            **options,
+        )
+
+    from streamloss.reporting.terminal import render
+
+    destination.write(report.to_dict(), render)

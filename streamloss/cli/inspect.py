@@ -1,0 +1,33 @@
+"""`streamloss inspect`: what is in the files, what would be used, and the command to type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from streamloss.cli import shared
+from streamloss.options import Options
+
+
+@click.command(cls=shared.Command, short_help="Say what files hold and what would be used.")
+@shared.paths
+@shared.columns
+@shared.output
+def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **columns: Any) -> None:
+    """Say what columns PATH... has, what they would be used as, how they are stored, and the command to type.
+
+    Only metadata is read.
+
+    \b
+    Examples:
+      streamloss inspect data/digits.parquet
+      streamloss inspect data/cancer.parquet --prob prob --format json
+    """
+    options = Options.of(**columns)
+    destination = shared.Destination(form, output, paths)
+
+    from streamloss.reading import source
+    from streamloss.reporting.terminal import render_inspection
+
+    destination.write(source.describe(list(paths), options), render_inspection)

@@ -1,0 +1,87 @@
+"""`streamloss`: the group of commands, and how anything that goes wrong ends.
+
+Exit codes: 0 done, 2 wrong usage, 3 bad data or input, 130 interrupted, 141 when the reader of our output went away. An
+exception that is none of these is a bug, and its traceback is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from streamloss import __version__
+from streamloss.cli import shared
+from streamloss.cli.calc import calc
+from streamloss.cli.evaluate import evaluate
+from streamloss.cli.inspect import inspect
+from streamloss.cli.report import report
+from streamloss.errors import StreamlossError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
+OUT_OF_MEMORY = 3
+
+
+class Group(shared.Group):
+    """The commands, with one line on standard error for every way to fail."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StreamlossError as error:
+            _complain(str(error))
+            code = error.exit_code
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            code = INTERRUPTED
+        except MemoryError as error:
+            _complain(f"out of memory {error}".rstrip())
+            code = OUT_OF_MEMORY
+        except BrokenPipeError:
+            _forget_output()
+            code = PIPE_CLOSED
+        return ctx.exit(code)
+
+
+def _complain(text: str) -> None:
+    from streamloss.reporting.units import printable
+
+    click.echo(f"streamloss: error: {printable(' '.join(text.splitlines()))}", err=True)
+
+
+def _forget_output() -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains about the closed pipe when it ends."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):  # no real file behind standard output
+        return
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="streamloss", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Evaluate prediction files: exact cross-entropy, entropy, KL divergence and calibration of any number of rows.
+
+    \b
+    Begin with:
+      streamloss inspect data/digits.parquet
+      streamloss evaluate data/digits.parquet --logits logits --label label
+    """
+
+
+for command in (evaluate, report, inspect, calc):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a sign gets a question mark, not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    cli(prog_name="streamloss")

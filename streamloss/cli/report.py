@@ -1,0 +1,40 @@
+"""`streamloss report`: saved states, merged into one report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from streamloss.cli import shared
+from streamloss.options import Options
+
+
+@click.command(cls=shared.Command, short_help="Merge saved states and report them.")
+@click.argument("states", nargs=-1, required=True, metavar="STATE...")
+@shared.display
+@shared.output
+def report(states: tuple[str, ...], form: str | None, output: str | None, **display: Any) -> None:
+    """Merge the states that evaluate saved into one report, as if one run had read all the rows.
+
+    The order of the states changes nothing, down to the last bit. States of different options are refused, and so are
+    states that hold the same rows.
+
+    \b
+    Examples:
+      streamloss evaluate data/digits.parquet --logits logits --label label --save-state digits.state
+      streamloss report digits.state --unit bit
+    """
+    asked = Options.of(**display)
+    destination = shared.Destination(form, output, states)
+
+    from streamloss import api
+    from streamloss.reporting.terminal import render
+
+    merged = api.merge(
+        list(states),
+        unit=asked.unit,
+        quantiles=asked.quantiles if display["quantiles"] is not None else None,
+        confidence=display["confidence"],
+    )
+    destination.write(merged.to_dict(), render)

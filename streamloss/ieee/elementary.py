@@ -1,0 +1,168 @@
+"""exp, log, log1p, sigmoid and softplus of float64, branch-free so that loops over them vectorise without fast-math.
+
+exp reduces x = n·ln 2 + r with |r| ≤ ln 2 / 2 and sums 1 + r + r²·Q(r), Q the Chebyshev interpolant of degree 9 of
+(e^r − 1 − r) / r² (truncation 0.15 · 2^-53). log and log1p follow fdlibm's e_log.c and s_log1p.c: log(1 + f) through
+s = f / (2 + f). At the edges: exp(−inf) = 0, log(0) = −inf, log(inf) = inf, exp overflows to inf; NaN is the caller's to catch.
+Largest errors against mpmath are measured by tests/test_ieee.py and stand in the README.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streamloss.ieee.bits import fma, from_bits, to_bits
+from streamloss.jit import scalar
+
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+LN2_HI = 6.93147180369123816490e-01  # 32 significant bits: n·LN2_HI is exact
+LN2_LO = 1.90821492927058770002e-10
+ROUND = 6755399441055744.0  # 1.5 · 2^52: adding it rounds to an integer, held in the low bits
+ROUND_BITS = 0x4338000000000000
+ONE_BITS = 0x3FF0000000000000
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
+MANTISSA = 0x000FFFFFFFFFFFFF
+INF = np.inf
+
+_Q0, _Q1, _Q2, _Q3, _Q4 = (
+    0.5000000000000001,
+    0.16666666666666669,
+    0.04166666666662399,
+    0.008333333333330051,
+    0.0013888888917281794,
+)
+_Q5, _Q6, _Q7, _Q8, _Q9 = (
+    0.00019841269863105968,
+    2.480152119021773e-05,
+    2.7557268378684192e-06,
+    2.7620138719733994e-07,
+    2.5100424157005067e-08,
+)
+_L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
+    6.666666666666735130e-01,
+    3.999999999940941908e-01,
+    2.857142874366239149e-01,
+    2.222219843214978396e-01,
+    1.818357216161805012e-01,
+    1.531383769920937332e-01,
+    1.479819860511658591e-01,
+)
+
+
+@scalar
+def expm1_tail(r: float) -> Any:
+    """e^r − 1 − r for |r| ≤ ln 2 / 2, without cancellation: relative error a few 2^-53."""
+    q = fma(fma(fma(fma(_Q9, r, _Q8), r, _Q7), r, _Q6), r, _Q5)
+    q = fma(fma(fma(fma(fma(q, r, _Q4), r, _Q3), r, _Q2), r, _Q1), r, _Q0)
+    return (r * r) * q
+
+
+@scalar
+def _reduce(x: float) -> Any:
+    """(t, r): x = n·ln 2 + r, n in the low bits of t = n + ROUND."""
+    t = fma(x, LOG2E, ROUND)
+    n = t - ROUND
+    return t, fma(n, -LN2_LO, fma(n, -LN2_HI, x))
+
+
+@scalar
+def exp_inner(x: float) -> Any:
+    """e^x for −708 ≤ x ≤ 709: the hot loop's exp, without a look at the edges."""
+    t, r = _reduce(x)
+    p = 1.0 + (r + expm1_tail(r))
+    return from_bits(to_bits(p) + (to_bits(t) << np.int64(52)))
+
+
+@scalar
+def exp_nonpositive(x: float) -> Any:
+    """e^x for x ≤ 709; 0 below −708 (what is lost is under 1e-307)."""
+    e = exp_inner(max(x, -709.0))
+    return e if x >= -708.0 else 0.0
+
+
+@scalar
+def _exp_parts(x: float) -> Any:
+    """(hi, lo, a, b): e^x = (hi + lo)·a·b with lo the rounding error of hi and a, b powers of two; x in −746 … 710."""
+    t, r = _reduce(min(max(x, -746.0), 710.0))
+    tail = r + expm1_tail(r)
+    hi = 1.0 + tail
+    lo = tail - (hi - 1.0)
+    n = t - ROUND
+    first = min(max(n, -1000.0), 1000.0)
+    a = from_bits(ONE_BITS + (to_bits(first + ROUND) << np.int64(52)))
+    b = from_bits(ONE_BITS + (to_bits(n - first + ROUND) << np.int64(52)))
+    return hi, lo, a, b
+
+
+@scalar
+def exp(x: float) -> Any:
+    """e^x over the whole range, gradual underflow and overflow to inf included."""
+    hi, _, a, b = _exp_parts(x)
+    return hi * a * b
+
+
+@scalar
+def _log_core(m: float, k: float, c: float, small: bool, f0: float) -> Any:
+    """log(2^k·m) + c, with f = m − 1, or f0 where `small`."""
+    f = f0 if small else m - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    t1 = w * fma(w, fma(w, _L6, _L4), _L2)
+    t2 = z * fma(w, fma(w, fma(w, _L7, _L5), _L3), _L1)
+    half = 0.5 * f * f
+    return fma(s, half + (t2 + t1), fma(k, LN2_LO, c)) - half + f + k * LN2_HI
+
+
+@scalar
+def _split(x: float) -> Any:
+    """(m, k): x = 2^k·m with m in [√½, √2), for normal positive x."""
+    shifted = to_bits(x) + (ONE_BITS - SQRT_HALF_BITS)
+    k = from_bits((shifted >> np.int64(52)) + (ROUND_BITS - 1023)) - ROUND
+    m = from_bits((shifted & np.int64(MANTISSA)) + SQRT_HALF_BITS)
+    return m, k
+
+
+@scalar
+def log(x: float) -> Any:
+    """ln x for x ≥ 0; −inf at 0, inf at inf."""
+    tiny = x < 2.2250738585072014e-308
+    m, k = _split(x * 18014398509481984.0 if tiny else x)
+    y = _log_core(m, k - 54.0 if tiny else k, 0.0, False, 0.0)
+    y = y if x > 0.0 else -INF
+    return y if x < INF else INF
+
+
+@scalar
+def log1p(x: float) -> Any:
+    """ln(1 + x) for x ≥ −1, accurate near 0; −inf at −1."""
+    u = 1.0 + x
+    m, k = _split(u)
+    small = (x > -0.2928932188134524) & (x < 0.41421356237309503)
+    c = (1.0 - (u - x) if x >= 1.0 else x - (u - 1.0)) / u
+    y = _log_core(m, 0.0 if small else k, 0.0 if small else c, small, x)
+    y = y if x > -1.0 else -INF
+    return y if x < INF else INF
+
+
+@scalar
+def sigmoid(x: float) -> Any:
+    """1 / (1 + e^−x), 0 at −inf and 1 at inf."""
+    hi, lo, a, b = _exp_parts(-abs(x))
+    e = hi * a * b
+    d = 1.0 + e
+    rest = (e - (d - 1.0)) + lo * a * b
+    top = 1.0 if x >= 0.0 else e
+    below = 0.0 if x >= 0.0 else lo * a * b
+    y = top / d
+    return y + (fma(-y, d, top) + below - y * rest) / d
+
+
+@scalar
+def softplus(x: float) -> Any:
+    """ln(1 + e^x), 0 at −inf and inf at inf: the binary cross-entropy of the logit −x."""
+    hi, lo, a, b = _exp_parts(-abs(x))
+    e = hi * a * b
+    return max(x, 0.0) + (log1p(e) + lo * a * b / (1.0 + e))

@@ -1,0 +1,96 @@
+"""The only place that chooses Numba options, and where the compiled cache lives.
+
+Numba's own cache looks at one file at a time and misses edits in the others, so ours stands in a folder named by a hash of
+every source that a kernel is made of; Numba adds the CPU. No fast-math anywhere: the rounding of every operation is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config, event
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DISABLED = bool(config.DISABLE_JIT)
+_PACKAGE = Path(__file__).parent
+_SOURCES = ("jit.py", "errors.py", "quantities.py", "state.py", "ieee/*.py", "kernels/*.py")
+
+
+def _default_root() -> Path:
+    """Where compiled code may be kept: STREAMLOSS_CACHE_DIR, else the user's cache folder, else a temporary one."""
+    given = os.environ.get("STREAMLOSS_CACHE_DIR") or config.CACHE_DIR
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        root = (Path(base) if base else Path.home() / ".cache") / "streamloss"
+        root.mkdir(parents=True, exist_ok=True)
+        if os.access(root, os.W_OK):
+            return root
+    except (OSError, RuntimeError):
+        pass
+    return Path(tempfile.gettempdir()) / f"streamloss-{os.getuid()}"
+
+
+@cache
+def cache_dir() -> str:
+    """The folder of the compiled kernels of exactly these sources and this Numba."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.read_bytes())
+    return str(_default_root() / digest.hexdigest()[:16])
+
+
+def scalar(function: F) -> F:
+    """A function of scalars, inlined into the loop that calls it."""
+    compiled: F = numba.njit(error_model="numpy", forceinline=True)(function)
+    return compiled
+
+
+def loop(function: F) -> F:
+    """A serial loop called from inside a kernel."""
+    compiled: F = numba.njit(error_model="numpy", nogil=True)(function)
+    return compiled
+
+
+def kernel(function: F) -> F:
+    """An entry point: a parallel loop over runs of rows, compiled once per machine and kept on disk.
+
+    Enter parallel kernels from one thread only; Numba's workqueue layer aborts otherwise.
+    """
+    before = config.CACHE_DIR
+    config.CACHE_DIR = cache_dir()
+    try:
+        compiled: F = numba.njit(parallel=True, nogil=True, error_model="numpy", cache=True)(function)
+    finally:
+        config.CACHE_DIR = before
+    return compiled
+
+
+class _Once(event.Listener):  # type: ignore[misc]
+    """Tells `callback` about the first real compilation; loading from the cache is none."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def on_start(self, _event: object) -> None:
+        callback, self.callback = self.callback, None
+        if callback:
+            callback()
+
+    def on_end(self, _event: object) -> None:
+        pass
+
+
+def on_compile(callback: Callable[[], None]) -> None:
+    """Calls `callback` once, when this process first has to compile a kernel."""
+    event.register("numba:compile", _Once(callback))

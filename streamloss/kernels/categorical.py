@@ -1,0 +1,299 @@
+"""K classes with a hard label or none: every row's losses from one pass over its classes.
+
+For logits z with peak m and d_j = (z_j − m)/T: L = ln Σe^d = log1p(Σe − 1), −ln p_j = L − d_j, H = L − Σe·d / Σe, both terms
+of one sign, so nothing cancels. Label smoothing replaces the label by q' = (1 − E)·onehot + E/K. Units: nats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from streamloss.errors import LABEL, USED
+from streamloss.ieee.bits import widen
+from streamloss.ieee.elementary import exp_nonpositive, log
+from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.panel import (
+    CLIPPED,
+    ENTROPY_,
+    LANES,
+    LOGITS,
+    OTHERS,
+    PEAK,
+    PROBS,
+    SHIFT,
+    SIDE,
+    SMALL,
+    SQUARES,
+    TOP,
+    TOTAL,
+    broken_rule,
+    cost,
+    finish_side,
+    fold_lanes,
+    large_rank,
+    large_side,
+    load_rest,
+    load_rows,
+    power,
+    renormalized,
+    side_holds,
+    small_ranks,
+    small_side,
+)
+from streamloss.quantities import (
+    ACCURACY,
+    BRIER,
+    CONFIDENCE,
+    CROSS_ENTROPY,
+    ENTROPY,
+    FOCAL,
+    KL,
+    OUTCOME,
+    OVERCONFIDENCE,
+    SCORE,
+    TARGET_ENTROPY,
+    TOP_K,
+)
+
+COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS = range(7)  # a labelled row's figures, one column a lane
+
+
+@loop
+def label_figures(
+    form: int, normalize: bool, scale: float, cap: float, gamma: float, alpha: float, own: Any, side: Any, figures: Any
+) -> None:
+    """−ln p_y (at most `cap`), p_y, 1 − p_y, Brier score and focal loss of every lane; own = the label's stored value."""
+    for lane in range(LANES):
+        shift = side[SHIFT, lane]
+        total = side[TOTAL, lane]
+        if form == LOGITS:
+            d = (own[lane] - side[PEAK, lane]) * scale
+            e = exp_nonpositive(d)
+            whole = 1.0 + side[OTHERS, lane]
+            figures[COST, lane] = shift - d
+            figures[CHANCE, lane] = e / whole
+            figures[REST, lane] = (side[OTHERS, lane] + (1.0 - e)) / whole
+        elif form == PROBS:
+            p = own[lane] / (total if normalize else 1.0)
+            figures[COST, lane] = shift - log(own[lane])
+            figures[CHANCE, lane] = p
+            figures[REST, lane] = max(1.0 - p, 0.0)
+        else:
+            p = exp_nonpositive(min(own[lane] - shift, 700.0))
+            figures[COST, lane] = shift - own[lane]
+            figures[CHANCE, lane] = p
+            figures[REST, lane] = max(1.0 - p, 0.0)
+    for lane in range(LANES):
+        figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * figures[CHANCE, lane] + 1.0, 0.0)
+    if gamma >= 0.0:
+        for lane in range(LANES):
+            paid = min(figures[COST, lane], cap)
+            figures[FOCAL_, lane] = alpha * power(figures[REST, lane], gamma) * paid
+
+
+@loop
+def add_costs(
+    form: int,
+    x: Any,
+    steps: int,
+    last: int,
+    scale: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    side: Any,
+    figures: Any,
+) -> None:
+    """Adds min(−ln p_j, cap) and the focal loss of every class; the last step has `last` lanes (label smoothing)."""
+    for step in range(steps):
+        for lane in range(LANES if step < steps - 1 else last):
+            plain = cost(form, widen(x[step, lane]), side[PEAK, lane], scale, side[SHIFT, lane])
+            paid = min(plain, cap)
+            figures[COSTS, lane] += paid
+            if gamma >= 0.0:
+                rest = max(1.0 - exp_nonpositive(-max(plain, 0.0)), 0.0)
+                figures[FOCALS, lane] += alpha * power(rest, gamma) * paid
+
+
+@scalar
+def smoothed_entropy(k: int, smoothing: float) -> Any:
+    """H(q') of a hard label smoothed over k classes."""
+    share = smoothing / k
+    top = 1.0 - smoothing + share
+    h = -top * log(top) if top > 0.0 else 0.0
+    return h - (k - 1) * share * log(share) if share > 0.0 else h
+
+
+@loop
+def write_row(
+    i: int,
+    lane: int,
+    label: int,
+    k: int,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    rank: float,
+    top_k: Any,
+    side: Any,
+    figures: Any,
+    flags: Any,
+    out: Any,
+) -> None:
+    """One row's values into their slots; label −1 where there is none."""
+    top = side[TOP, lane]
+    out[ENTROPY, i] = side[ENTROPY_, lane]
+    out[CONFIDENCE, i] = top
+    if label < 0:
+        return
+    own = figures[COST, lane]
+    paid = min(own, cap)
+    if own > cap:
+        flags[i] |= CLIPPED
+    right = 1.0 if rank == 0.0 else 0.0
+    brier = figures[BRIER_, lane]
+    focal = figures[FOCAL_, lane]
+    if smoothing > 0.0:
+        share = smoothing / k
+        hot = 1.0 - smoothing + share
+        paid = (1.0 - smoothing) * paid + share * figures[COSTS, lane]
+        floor = smoothed_entropy(k, smoothing)
+        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * side[TOTAL, lane]
+        brier = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
+        focal = (1.0 - smoothing) * focal + share * figures[FOCALS, lane]
+        out[TARGET_ENTROPY, i] = floor
+        out[KL, i] = paid - floor
+    out[CROSS_ENTROPY, i] = paid
+    out[BRIER, i] = brier
+    out[ACCURACY, i] = right
+    out[OVERCONFIDENCE, i] = top - right
+    out[SCORE, i] = top
+    out[OUTCOME, i] = right
+    if gamma >= 0.0:
+        out[FOCAL, i] = focal
+    for t in range(top_k.shape[0]):
+        out[TOP_K + t, i] = 1.0 if rank < top_k[t] else 0.0
+
+
+@loop
+def load_own(x: Any, row: int, label: int, own: Any) -> None:
+    """own[:] = the label's stored value."""
+    from_row = widen(x[row, label])
+    for lane in range(LANES):
+        own[lane] = from_row
+
+
+@loop
+def smooth_large(
+    form: int,
+    x: Any,
+    row: int,
+    scale: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    panel: Any,
+    side: Any,
+    figures: Any,
+) -> None:
+    """Σ min(−ln p_j, cap) and Σ focal over one long row's classes, into lane 0."""
+    k = x.shape[1]
+    full = k // LANES
+    for lane in range(LANES):
+        side[PEAK, lane] = side[PEAK, 0]
+        side[SHIFT, lane] = side[SHIFT, 0]
+    figures[COSTS:] = 0.0
+    add_costs(form, x[row, : full * LANES].reshape((full, LANES)), full, LANES, scale, cap, gamma, alpha, side, figures)
+    rest = load_rest(x, row, 0.0, panel)
+    add_costs(form, panel, rest, k - full * LANES, scale, cap, gamma, alpha, side, figures)
+    fold_lanes(figures[COSTS:])
+
+
+@kernel
+def categorical(
+    x: Any,
+    label: Any,
+    code: Any,
+    flags: Any,
+    out: Any,
+    form: int,
+    scale: float,
+    tolerance: float,
+    normalize: bool,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    top_k: Any,
+    threads: int,
+) -> None:
+    """Row values of x (n, K) into out (SLOTS, n); breaks of rules into code (n,).
+
+    label is (n,) int64, or (0,) without labels. cap is the most that a class of probability 0 costs (inf: no limit);
+    gamma < 0 means no focal loss. Only rows whose code is USED are looked at.
+    """
+    n, k = x.shape
+    labelled = label.shape[0] > 0
+    for t in prange(threads):
+        start, stop = n * t // threads, n * (t + 1) // threads
+        panel = np.zeros((SMALL, LANES))
+        side = np.zeros((SIDE, LANES))
+        figures = np.zeros((7, LANES))
+        own = np.zeros(LANES)
+        lanes_label = np.zeros(LANES, dtype=np.int64)
+        rank = np.zeros(LANES)
+        if k <= SMALL:
+            for first in range(start, stop, LANES):
+                rows = min(LANES, stop - first)
+                load_rows(x, first, rows, code, panel)
+                small_side(form, panel, k, scale, side)
+                for lane in range(rows):
+                    i = first + lane
+                    if code[i] == USED:
+                        if not side_holds(form, tolerance, normalize, side, lane):
+                            code[i] = broken_rule(form, x, i)
+                        flags[i] |= renormalized(form, tolerance, normalize, side[TOTAL, lane])
+                finish_side(form, normalize, side)
+                if labelled:
+                    for lane in range(LANES):
+                        y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
+                        if y < 0 or y >= k:
+                            code[first + lane] = LABEL
+                            y = 0
+                        lanes_label[lane] = y
+                        own[lane] = panel[y, lane]
+                    label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+                    small_ranks(panel, k, own, lanes_label, rank)
+                    if smoothing > 0.0:
+                        figures[COSTS:] = 0.0
+                        add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
+                for lane in range(rows):
+                    i = first + lane
+                    if code[i] == USED:
+                        y = lanes_label[lane] if labelled else -1
+                        write_row(i, lane, y, k, smoothing, cap, gamma, rank[lane], top_k, side, figures, flags, out)
+        else:
+            for i in range(start, stop):
+                if code[i] != USED:
+                    continue
+                if labelled and (label[i] < 0 or label[i] >= k):
+                    code[i] = LABEL
+                    continue
+                large_side(form, x, i, scale, panel, side)
+                if not side_holds(form, tolerance, normalize, side, 0):
+                    code[i] = broken_rule(form, x, i)
+                    continue
+                flags[i] |= renormalized(form, tolerance, normalize, side[TOTAL, 0])
+                finish_side(form, normalize, side)
+                y = -1
+                if labelled:
+                    y = label[i]
+                    load_own(x, i, y, own)
+                    label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+                    rank[0] = large_rank(x, i, y)
+                    if smoothing > 0.0:
+                        smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
+                write_row(i, 0, y, k, smoothing, cap, gamma, rank[0], top_k, side, figures, flags, out)

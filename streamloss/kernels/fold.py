@@ -1,0 +1,411 @@
+"""The fold: row values become integers. Everything here adds exactly, so neither order nor threads can show.
+
+`moments` adds Σx and Σx² (weighted: Σwx, Σw²x, Σw²x²) as limbs. The fast way splits x and the two halves of x² = h + l
+(l = fma(x, x, −h)) at fixed powers of two by adding and subtracting 1.5·2^(52+u): what is rounded off stays a float64, what
+is kept is an integer multiple of 2^u that adds as int64. It is exact for 2^-39 ≤ |x| < 2^11 and vectorises; any other value
+goes digit by digit. See `state` for the format.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from streamloss.errors import USED
+from streamloss.ieee.bits import fma, from_bits, to_bits
+from streamloss.ieee.elementary import INF
+from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.panel import CLIPPED, NORMALIZED
+from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
+from streamloss.state import (
+    BIAS,
+    BUCKETS,
+    CLASS_INFINITE,
+    CLASS_SUMS,
+    CLASS_WEIGHT,
+    LEDGER_CLIPPED,
+    LEDGER_NORMALIZED,
+    LOWEST_EXPONENT,
+    OCTAVE,
+    RELIABILITY_OUTCOME,
+    RELIABILITY_SCORE,
+    RELIABILITY_WEIGHT,
+)
+
+BLOCK = 512  # rows folded at a time: 512 addends below 2^51 fit an int64
+ROWS_BETWEEN_CARRIES = 1 << 22  # rows that may be added before the digits must be carried
+
+MASK32 = 0xFFFFFFFF
+MAGNITUDE = 0x7FFFFFFFFFFFFFFF
+MANTISSA = 0x000FFFFFFFFFFFFF
+HIDDEN = 0x0010000000000000
+FAST_LOW, FAST_HIGH = 2.0**-39, 2.0**11
+FIRST_BUCKET = (1023 + LOWEST_EXPONENT) * OCTAVE
+BUCKET_SHIFT = 52 - 7
+
+# 1.5·2^(52+u) and its bits, for the units u of x and of x².
+U0, U1 = 1.5 * 2.0 ** (52 - 40), 1.5 * 2.0 ** (52 - 91)
+V0, V1, V2, V3 = 1.5 * 2.0 ** (52 - 29), 1.5 * 2.0 ** (52 - 80), 1.5 * 2.0 ** (52 - 131), 1.5 * 2.0 ** (52 - 182)
+F0, F1 = 1.5 * 2.0 ** (52 - 20), 1.5 * 2.0 ** (52 - 60)
+
+
+def _bits(x: float) -> int:
+    return int(np.float64(x).view(np.int64))
+
+
+U0_BITS, U1_BITS = _bits(U0), _bits(U1)
+V0_BITS, V1_BITS, V2_BITS, V3_BITS = _bits(V0), _bits(V1), _bits(V2), _bits(V3)
+F0_BITS, F1_BITS = _bits(F0), _bits(F1)
+
+
+@loop
+def add_int(limbs: Any, value: int, exponent: int) -> None:
+    """limbs += value·2^exponent for an int64 below 2^62 in size."""
+    at = exponent + BIAS
+    i = at >> 5
+    shift = np.int64(at & 31)
+    low = (value & np.int64(MASK32)) << shift
+    high = (value >> np.int64(32)) << shift
+    limbs[i] += low & np.int64(MASK32)
+    limbs[i + 1] += (low >> np.int64(32)) + (high & np.int64(MASK32))
+    limbs[i + 2] += high >> np.int64(32)
+
+
+@scalar
+def integer_parts(x: float) -> Any:
+    """(m, e): x = m·2^e with |m| < 2^53, for finite x."""
+    b = to_bits(x)
+    e = (b >> np.int64(52)) & np.int64(0x7FF)
+    m = b & np.int64(MANTISSA)
+    if e == 0:
+        e = np.int64(1)
+    else:
+        m |= np.int64(HIDDEN)
+    return (-m if b < 0 else m), e - np.int64(1075)
+
+
+@loop
+def add_float(limbs: Any, x: float, exponent: int) -> None:
+    """limbs += x·2^exponent."""
+    m, e = integer_parts(x)
+    if m != 0:
+        add_int(limbs, m, e + exponent)
+
+
+@scalar
+def unit_parts(x: float) -> Any:
+    """(f, e): x = f·2^e with 1 ≤ |f| < 2, or (0, 0)."""
+    tiny = abs(x) < 2.2250738585072014e-308
+    b = to_bits(x * 18014398509481984.0 if tiny else x)
+    e = ((b >> np.int64(52)) & np.int64(0x7FF)) - np.int64(1023)
+    f = from_bits((b & ~(np.int64(0x7FF) << np.int64(52))) | (np.int64(1023) << np.int64(52)))
+    if x == 0.0:
+        return 0.0, np.int64(0)
+    return f, e - np.int64(54 if tiny else 0)
+
+
+@scalar
+def product(a: float, b: float) -> Any:
+    """(h, l, e): a·b = (h + l)·2^e exactly, over the whole range of finite float64s."""
+    fa, ea = unit_parts(a)
+    fb, eb = unit_parts(b)
+    h = fa * fb
+    return h, fma(fa, fb, -h), ea + eb
+
+
+@loop
+def add_product(limbs: Any, h: float, low: float, e: int, g: float, slow: float, f: int) -> None:
+    """limbs += (h + low)·2^e · (g + slow)·2^f."""
+    for a in (h, low):
+        for b in (g, slow):
+            if a != 0.0 and b != 0.0:
+                p = a * b
+                add_float(limbs, p, e + f)
+                add_float(limbs, fma(a, b, -p), e + f)
+
+
+@loop
+def add_moments(v: Any, n: int, sums: Any) -> int:
+    """Adds Σv and Σv² of finite v; returns the number of infinite ones, which are left out."""
+    q0 = q1 = a0 = a1 = a2 = a3 = np.int64(0)
+    odd = np.int64(0)
+    for i in range(n):
+        x = v[i]
+        size = abs(x)
+        fits = (size >= FAST_LOW) & (size < FAST_HIGH)
+        odd += np.int64((not fits) & (size != 0.0))
+        x = x if fits else 0.0
+        t = x + U0
+        q0 += to_bits(t) - U0_BITS
+        q1 += to_bits((x - (t - U0)) + U1) - U1_BITS
+        h = x * x
+        low = fma(x, x, -h)
+        t = h + V0
+        a0 += to_bits(t) - V0_BITS
+        r = h - (t - V0)
+        t = r + V1
+        a1 += to_bits(t) - V1_BITS
+        a2 += to_bits((r - (t - V1)) + V2) - V2_BITS
+        t = low + V1
+        a1 += to_bits(t) - V1_BITS
+        r = low - (t - V1)
+        t = r + V2
+        a2 += to_bits(t) - V2_BITS
+        a3 += to_bits((r - (t - V2)) + V3) - V3_BITS
+    add_int(sums[0], q0, -40)
+    add_int(sums[0], q1, -91)
+    add_int(sums[1], a0, -29)
+    add_int(sums[1], a1, -80)
+    add_int(sums[1], a2, -131)
+    add_int(sums[1], a3, -182)
+    infinite = 0
+    if odd > 0:
+        for i in range(n):
+            x = v[i]
+            size = abs(x)
+            if size == INF:
+                infinite += 1
+            elif size != 0.0 and not FAST_LOW <= size < FAST_HIGH:
+                m, e = integer_parts(x)
+                add_int(sums[0], m, e)
+                m = abs(m)
+                a, b = m >> np.int64(27), m & np.int64(0x7FFFFFF)
+                add_int(sums[1], a * a, 2 * e + 54)
+                add_int(sums[1], 2 * a * b, 2 * e + 27)
+                add_int(sums[1], b * b, 2 * e)
+    return infinite
+
+
+@loop
+def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> int:
+    """Adds Σwv, Σw²v and Σw²v² of finite v; the weights of infinite ones go to `lost` (Σw, Σw²). Returns their number."""
+    infinite = 0
+    for i in range(n):
+        if abs(v[i]) == INF:
+            infinite += 1
+            add_weight(lost, w[i])
+        elif v[i] != 0.0:
+            h, low, e = product(w[i], v[i])
+            f, fe = unit_parts(w[i])
+            add_float(sums[0], h, e)
+            add_float(sums[0], low, e)
+            add_product(sums[1], h, low, e, f, 0.0, fe)
+            add_product(sums[2], h, low, e, h, low, e)
+    return infinite
+
+
+@loop
+def add_weight(sums: Any, w: float) -> None:
+    """Adds w and w²."""
+    f, e = unit_parts(w)
+    add_float(sums[0], f, e)
+    add_product(sums[1], f, 0.0, e, f, 0.0, e)
+
+
+@loop
+def add_extremes(v: Any, n: int, extremes: Any) -> None:
+    """Least and greatest as integers whose order is that of the float64s."""
+    low, high = extremes[0], extremes[1]
+    for i in range(n):
+        b = to_bits(v[i])
+        key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
+        low = min(low, key)
+        high = max(high, key)
+    extremes[0], extremes[1] = low, high
+
+
+@loop
+def find_buckets(v: Any, n: int, buckets: Any) -> None:
+    """The histogram bucket of every value: 128 an octave, from the bits."""
+    for i in range(n):
+        b = (to_bits(v[i]) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1)
+        buckets[i] = min(max(b, np.int64(0)), np.int64(BUCKETS - 1))
+
+
+@scalar
+def fixed_parts(x: float) -> Any:
+    """(high, low): 0 ≤ x < 2^20 as high·2^-20 + low·2^-60, rounded once."""
+    t = x + F0
+    return to_bits(t) - F0_BITS, to_bits((x - (t - F0)) + F1) - F1_BITS
+
+
+@loop
+def add_fixed(digits: Any, at: int, x: float) -> None:
+    """digits[at : at + 3] += x ≥ 0; above 2^62 it counts as 2^62."""
+    if x >= 1048576.0:
+        x = min(x, 2.0**62)
+        whole = np.int64(x / 1048576.0)
+        digits[at] += whole
+        x -= np.float64(whole) * 1048576.0
+    high, low = fixed_parts(x)
+    digits[at + 1] += high
+    digits[at + 2] += low
+
+
+@loop
+def fine_bin(score: float, bins: int) -> int:
+    """The bin (i/bins, (i + 1)/bins] of a score, edges exact; 0 goes to the first, all from 1 to the last."""
+    i = np.int64(score * bins)
+    if fma(score, np.float64(bins), -np.float64(i)) <= 0.0:
+        i -= 1
+    return min(max(i, 0), bins - 1)
+
+
+@loop
+def add_reliability(score: Any, outcome: Any, w: Any, weighted: bool, n: int, bins: Any) -> None:
+    """Counts, and sums of confidence and of what happened, by confidence bin."""
+    for i in range(n):
+        record = bins[fine_bin(score[i], bins.shape[0])]
+        record[0] += 1
+        if weighted:
+            add_fixed(record, RELIABILITY_WEIGHT, w[i])
+            add_fixed(record, RELIABILITY_SCORE, w[i] * score[i])
+            add_fixed(record, RELIABILITY_OUTCOME, w[i] * outcome[i])
+        else:
+            high, low = fixed_parts(score[i])
+            record[RELIABILITY_SCORE + 1] += high
+            record[RELIABILITY_SCORE + 2] += low
+            high, low = fixed_parts(outcome[i])
+            record[RELIABILITY_OUTCOME + 1] += high
+            record[RELIABILITY_OUTCOME + 2] += low
+
+
+@loop
+def add_class(record: Any, v: float, w: float, weighted: bool, at: int) -> None:
+    """One value into its class's sum; an infinite one is counted by the caller."""
+    if weighted:
+        add_fixed(record, at, w * v)
+    elif v < 1048576.0:
+        high, low = fixed_parts(v)
+        record[at + 1] += high
+        record[at + 2] += low
+    else:
+        add_fixed(record, at, v)
+
+
+@loop
+def gather(row: Any, index: Any, m: int, v: Any) -> None:
+    """v[:m] = row[index[:m]], a plain copy where the rows follow one another."""
+    if m > 0 and index[m - 1] - index[0] == m - 1:
+        first = index[0]
+        for j in range(m):
+            v[j] = row[first + j]
+    else:
+        for j in range(m):
+            v[j] = row[index[j]]
+
+
+@loop
+def add_labels(out: Any, label: Any, index: Any, m: int, w: Any, weighted: bool, per_class: Any, classes: Any) -> None:
+    """Label frequencies and per-class sums; a soft binary label is shared between the two classes by OUTCOME."""
+    hard = label.shape[0] > 0
+    for j in range(m):
+        i = index[j]
+        weight = w[j] if weighted else 1.0
+        if not hard:
+            y = out[OUTCOME, i]
+            add_fixed(classes[1], CLASS_WEIGHT, weight * y)
+            add_fixed(classes[0], CLASS_WEIGHT, weight * (1.0 - y))
+            continue
+        record = classes[label[i]]
+        record[0] += 1
+        if weighted:
+            add_fixed(record, CLASS_WEIGHT, weight)
+        if per_class.shape[0] == 0:
+            continue
+        finite = True
+        for q in range(per_class.shape[0]):
+            finite &= out[per_class[q], i] < INF
+        if not finite:
+            record[CLASS_INFINITE] += 1
+        for q in range(per_class.shape[0]):
+            v = out[per_class[q], i]
+            if v < INF:
+                add_class(record, v, weight, weighted, CLASS_SUMS + 3 * q)
+
+
+@kernel
+def fold(
+    out: Any,
+    code: Any,
+    flags: Any,
+    weight: Any,
+    label: Any,
+    slots: Any,
+    spread: Any,
+    per_class: Any,
+    ledger: Any,
+    total_weight: Any,
+    moments: Any,
+    infinite: Any,
+    infinite_weight: Any,
+    extremes: Any,
+    cross: Any,
+    histogram: Any,
+    reliability: Any,
+    classes: Any,
+    threads: int,
+) -> None:
+    """Adds the row values out (SLOTS, n) of USED rows to the accumulators, each with a leading axis of threads.
+
+    slots (M,) are the quantities to fold, spread (M,) their row in the histogram or −1, per_class the slots with a mean by
+    class. weight and label are (n,) or (0,).
+    """
+    n = code.shape[0]
+    weighted = weight.shape[0] > 0
+    for t in prange(threads):
+        start, stop = n * t // threads, n * (t + 1) // threads
+        index = np.empty(BLOCK, dtype=np.int64)
+        v = np.empty(BLOCK)
+        u = np.empty(BLOCK)
+        w = np.empty(BLOCK)
+        buckets = np.empty(BLOCK, dtype=np.int64)
+        for first in range(start, stop, BLOCK):
+            last = min(first + BLOCK, stop)
+            m = 0
+            for i in range(first, last):
+                ledger[t, code[i]] += 1
+                index[m] = i
+                m += np.int64(code[i] == USED)
+            for j in range(m):
+                flag = flags[index[j]]
+                if flag != 0:
+                    ledger[t, LEDGER_NORMALIZED] += np.int64((flag & NORMALIZED) != 0)
+                    ledger[t, LEDGER_CLIPPED] += np.int64((flag & CLIPPED) != 0)
+            if weighted:
+                for j in range(m):
+                    w[j] = weight[index[j]]
+                    add_weight(total_weight[t], w[j])
+            for q in range(slots.shape[0]):
+                gather(out[slots[q]], index, m, v)
+                if weighted:
+                    infinite[t, q] += add_weighted_moments(v, w, m, moments[t, q], infinite_weight[t, q])
+                else:
+                    infinite[t, q] += add_moments(v, m, moments[t, q])
+                add_extremes(v, m, extremes[t, q])
+                h = spread[q]
+                if h >= 0:
+                    find_buckets(v, m, buckets)
+                    if weighted:
+                        for j in range(m):
+                            add_fixed(histogram[t, h, buckets[j]], 0, w[j])
+                    else:
+                        for j in range(m):
+                            histogram[t, h, buckets[j], 0] += 1
+            if cross.shape[1] > 0:
+                gather(out[CROSS_ENTROPY], index, m, v)
+                gather(out[BYTES], index, m, u)
+                for j in range(m):
+                    if abs(v[j]) != INF:
+                        one = w[j] if weighted else 1.0
+                        h1, l1, e1 = product(one, v[j])
+                        h2, l2, e2 = product(one, u[j])
+                        add_product(cross[t, 0], h1, l1, e1, h2, l2, e2)
+            if reliability.shape[1] > 0:
+                gather(out[SCORE], index, m, v)
+                gather(out[OUTCOME], index, m, u)
+                add_reliability(v, u, w, weighted, m, reliability[t])
+            if classes.shape[1] > 0:
+                add_labels(out, label, index, m, w, weighted, per_class, classes[t])

@@ -1,0 +1,339 @@
+"""K classes against soft targets or a teacher: entropies, cross-entropy, KL both ways and JS of every row, in one pass.
+
+With d = ln q − ln p, KL(q‖p) = Σ q·d is summed as Σ [q·d − q + p] + Σ (q − p): every bracket is ≥ 0, so rows that nearly
+agree lose nothing to cancellation. For |d| ≤ 0.34 the bracket is q·(e^−d − 1 + d), which `expm1_tail` gives to a few ulps;
+Σ (q − p) is 0 for softmaxes and summed where rows are taken as they are. JS = Σ m/2·[ln(1 − δ²) + δ·d] with m = (p + q)/2
+and δ = (q − p)/(q + p), from tanh(d/2) = δ. A class with q > 0 and p = 0 costs `cap` = −ln EPS, or makes the row infinite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from streamloss.errors import LABEL, USED
+from streamloss.ieee.bits import fma, widen
+from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tail, log, log1p
+from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.panel import (
+    CLIPPED,
+    ENTROPY_,
+    LANES,
+    LOGITS,
+    LOGPROBS,
+    PEAK,
+    PROBS,
+    SHIFT,
+    SIDE,
+    SMALL,
+    TOP,
+    TOTAL,
+    broken_rule,
+    finish_side,
+    fold_lanes,
+    large_rank,
+    large_side,
+    load_rest,
+    load_rows,
+    power,
+    renormalized,
+    side_holds,
+    small_ranks,
+    small_side,
+)
+from streamloss.quantities import (
+    ACCURACY,
+    BRIER,
+    CONFIDENCE,
+    CROSS_ENTROPY,
+    ENTROPY,
+    FOCAL,
+    JS,
+    KL,
+    OUTCOME,
+    OVERCONFIDENCE,
+    REVERSE_KL,
+    SAME_TOP,
+    SCORE,
+    TARGET_ENTROPY,
+    TOP_K,
+)
+
+NEAR = 0.34  # below ln 2 / 2, where exp's own reduction leaves e^−d unscaled
+
+# Sums over the classes of a pair, one column a lane; the last four rows are the two top classes (value, index).
+Q_ENTROPY, CROSS, FORWARD, BACKWARD, JENSEN, SQUARE, FOCAL_, GAP, BACK_GAP, CUT = range(10)
+P_BEST, P_INDEX, Q_BEST, Q_INDEX = range(10, 14)
+SUMS = 14
+
+
+@scalar
+def log_chance(form: int, x: float, peak: float, scale: float, shift: float) -> Any:
+    """ln p of a stored value; −inf for probability 0."""
+    if form == LOGITS:
+        return (x - peak) * scale - shift
+    if form == LOGPROBS:
+        return x - shift
+    return log(x) - shift
+
+
+@scalar
+def bracket(a: float, b: float, d: float) -> Any:
+    """a·d − a + b ≥ 0 for d = ln(a/b), and a − b, both without cancellation; a·d is 0 where a is."""
+    near = abs(d) <= NEAR
+    tail = expm1_tail(-d if near else 0.0)
+    far = (b - a) + a * (d if a > 0.0 else 0.0)
+    return (a * tail if near else far), (a * (d - tail) if near else a - b)
+
+
+@scalar
+def jensen(q: float, p: float, d: float) -> Any:
+    """½ [q ln(q/m) + p ln(p/m)], m = (p + q)/2."""
+    near = abs(d) <= NEAR
+    low, high, both = min(q, p), max(q, p), q + p
+    some = both if both > 0.0 else 1.0
+    delta = (q - p) / some
+    ratio = low / (high if high > 0.0 else 1.0)
+    inner = log1p(-(delta * delta) if near else ratio)
+    far = both * (LN2 - inner) - (low * abs(d) if low > 0.0 else 0.0)
+    return 0.25 * both * (inner + delta * d) if near else 0.5 * far
+
+
+@loop
+def add_pairs(
+    xq: Any,
+    xp: Any,
+    steps: int,
+    last: int,
+    first: int,
+    stride: int,
+    form_q: int,
+    form_p: int,
+    scale_q: float,
+    scale_p: float,
+    smoothing: float,
+    k: int,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    side_q: Any,
+    side_p: Any,
+    sums: Any,
+) -> None:
+    """Adds the classes of xq and xp (steps, 32); the last step has `last` lanes; class = first + stride·step (+ lane)."""
+    floor = exp_nonpositive(-cap)
+    share = smoothing / k
+    for step in range(steps):
+        for lane in range(LANES if step < steps - 1 else last):
+            vq, vp = widen(xq[step, lane]), widen(xp[step, lane])
+            index = np.float64(first + stride * step + (lane if stride > 1 else 0))
+            above_q, above_p = vq > sums[Q_BEST, lane], vp > sums[P_BEST, lane]
+            sums[Q_BEST, lane] = vq if above_q else sums[Q_BEST, lane]
+            sums[Q_INDEX, lane] = index if above_q else sums[Q_INDEX, lane]
+            sums[P_BEST, lane] = vp if above_p else sums[P_BEST, lane]
+            sums[P_INDEX, lane] = index if above_p else sums[P_INDEX, lane]
+            lq = log_chance(form_q, vq, side_q[PEAK, lane], scale_q, side_q[SHIFT, lane])
+            lp = log_chance(form_p, vp, side_p[PEAK, lane], scale_p, side_p[SHIFT, lane])
+            q = exp_nonpositive(lq)
+            p = exp_nonpositive(lp)
+            if form_q == PROBS:
+                q = vq / side_q[TOTAL, lane]
+            if form_p == PROBS:
+                p = vp / side_p[TOTAL, lane]
+            if smoothing > 0.0:
+                q = (1.0 - smoothing) * q + share
+                lq = log(q)
+            cut = lp < -cap
+            lpc, pc = (-cap if cut else lp), (floor if cut else p)
+            cut_back = lq < -cap
+            lqc, qc = (-cap if cut_back else lq), (floor if cut_back else q)
+            paid = -lpc
+            sums[CUT, lane] += 1.0 if cut and q > 0.0 else 0.0
+            sums[Q_ENTROPY, lane] += q * -lq if q > 0.0 else 0.0
+            sums[CROSS, lane] += q * paid if q > 0.0 else 0.0
+            term, gap = bracket(q, pc, lq - lpc)
+            sums[FORWARD, lane] += term
+            sums[GAP, lane] += gap
+            term, gap = bracket(p, qc, lp - lqc)
+            sums[BACKWARD, lane] += term
+            sums[BACK_GAP, lane] += gap
+            sums[JENSEN, lane] += jensen(q, p, lq - lp)
+            off = p - q
+            sums[SQUARE, lane] = fma(off, off, sums[SQUARE, lane])
+            if gamma >= 0.0:
+                sums[FOCAL_, lane] += q * alpha * power(max(1.0 - p, 0.0), gamma) * paid if q > 0.0 else 0.0
+
+
+@loop
+def clear_sums(sums: Any) -> None:
+    """Empties the sums of a pair."""
+    sums[:P_BEST] = 0.0
+    sums[P_BEST:] = -INF
+
+
+@loop
+def best_of_lanes(sums: Any, best: int, index: int) -> None:
+    """Into lane 0: the largest value's class, the lowest of equals."""
+    for lane in range(1, LANES):
+        v, at = sums[best, lane], sums[index, lane]
+        if v > sums[best, 0] or (v == sums[best, 0] and at < sums[index, 0]):
+            sums[best, 0] = v
+            sums[index, 0] = at
+
+
+@scalar
+def write_pair(
+    i: int,
+    lane: int,
+    exact: bool,
+    gamma: float,
+    side_p: Any,
+    sums: Any,
+    flags: Any,
+    out: Any,
+) -> None:
+    """One row's values into their slots; `exact` when both sides sum to 1 by construction."""
+    kl, back = sums[FORWARD, lane], sums[BACKWARD, lane]
+    out[ENTROPY, i] = side_p[ENTROPY_, lane]
+    out[CONFIDENCE, i] = side_p[TOP, lane]
+    out[TARGET_ENTROPY, i] = sums[Q_ENTROPY, lane]
+    out[CROSS_ENTROPY, i] = sums[CROSS, lane]
+    out[KL, i] = kl if exact else kl + sums[GAP, lane]
+    out[REVERSE_KL, i] = back if exact else back + sums[BACK_GAP, lane]
+    out[JS, i] = sums[JENSEN, lane]
+    out[BRIER, i] = sums[SQUARE, lane]
+    out[SAME_TOP, i] = 1.0 if sums[P_INDEX, lane] == sums[Q_INDEX, lane] else 0.0
+    if gamma >= 0.0:
+        out[FOCAL, i] = sums[FOCAL_, lane]
+    if sums[CUT, lane] > 0.0:
+        flags[i] |= CLIPPED
+
+
+@scalar
+def write_label(i: int, top: float, rank: float, top_k: Any, out: Any) -> None:
+    """What a hard label beside the target adds: accuracy, top-k and the two sides of calibration."""
+    right = 1.0 if rank == 0.0 else 0.0
+    out[ACCURACY, i] = right
+    out[OVERCONFIDENCE, i] = top - right
+    out[SCORE, i] = top
+    out[OUTCOME, i] = right
+    for t in range(top_k.shape[0]):
+        out[TOP_K + t, i] = 1.0 if rank < top_k[t] else 0.0
+
+
+@kernel
+def pair(
+    xq: Any,
+    xp: Any,
+    label: Any,
+    code: Any,
+    at_target: Any,
+    flags: Any,
+    out: Any,
+    form_q: int,
+    form_p: int,
+    scale_q: float,
+    scale_p: float,
+    tolerance_q: float,
+    tolerance_p: float,
+    normalize: bool,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    top_k: Any,
+    threads: int,
+) -> None:
+    """Row values of targets xq and predictions xp, both (n, K), into out (SLOTS, n); breaks of rules into code (n,).
+
+    at_target (n,) tells whether a broken rule is the target's. The other arguments are those of `categorical`.
+    """
+    n, k = xp.shape
+    labelled = label.shape[0] > 0
+    sums_to_one_q = form_q == LOGITS or normalize
+    sums_to_one_p = form_p == LOGITS or normalize
+    exact = sums_to_one_q and sums_to_one_p and cap == INF
+    for t in prange(threads):
+        start, stop = n * t // threads, n * (t + 1) // threads
+        panel_q = np.zeros((SMALL, LANES))
+        panel_p = np.zeros((SMALL, LANES))
+        side_q = np.zeros((SIDE, LANES))
+        side_p = np.zeros((SIDE, LANES))
+        sums = np.zeros((SUMS, LANES))
+        own = np.zeros(LANES)
+        lanes_label = np.zeros(LANES, dtype=np.int64)
+        rank = np.zeros(LANES)
+        step_rows = LANES if k <= SMALL else 1
+        for first in range(start, stop, step_rows):
+            rows = min(step_rows, stop - first)
+            if k <= SMALL:
+                load_rows(xq, first, rows, code, panel_q)
+                load_rows(xp, first, rows, code, panel_p)
+                small_side(form_q, panel_q, k, scale_q, side_q)
+                small_side(form_p, panel_p, k, scale_p, side_p)
+            elif code[first] == USED:
+                large_side(form_q, xq, first, scale_q, panel_q, side_q)
+                large_side(form_p, xp, first, scale_p, panel_p, side_p)
+            for lane in range(rows):
+                i = first + lane
+                if code[i] != USED:
+                    continue
+                if labelled and (label[i] < 0 or label[i] >= k):
+                    code[i] = LABEL
+                elif not side_holds(form_q, tolerance_q, normalize, side_q, lane):
+                    code[i] = broken_rule(form_q, xq, i)
+                    at_target[i] = 1
+                elif not side_holds(form_p, tolerance_p, normalize, side_p, lane):
+                    code[i] = broken_rule(form_p, xp, i)
+                flags[i] |= renormalized(form_q, tolerance_q, normalize, side_q[TOTAL, lane])
+                flags[i] |= renormalized(form_p, tolerance_p, normalize, side_p[TOTAL, lane])
+            if k > SMALL and code[first] != USED:
+                continue
+            finish_side(form_q, normalize, side_q)
+            finish_side(form_p, normalize, side_p)
+            if not normalize:
+                side_q[TOTAL] = 1.0
+                side_p[TOTAL] = 1.0
+            clear_sums(sums)
+            if k <= SMALL:
+                add_pairs(
+                    panel_q, panel_p, k, LANES, 0, 1, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
+                    side_q, side_p, sums,
+                )  # fmt: skip
+            else:
+                full = k // LANES
+                for side in (side_q, side_p):
+                    for lane in range(1, LANES):
+                        side[SHIFT, lane] = side[SHIFT, 0]
+                        side[TOTAL, lane] = side[TOTAL, 0]
+                add_pairs(
+                    xq[first, : full * LANES].reshape((full, LANES)), xp[first, : full * LANES].reshape((full, LANES)),
+                    full, LANES, 0, LANES, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
+                    side_q, side_p, sums,
+                )  # fmt: skip
+                rest = load_rest(xq, first, 0.0, panel_q)
+                load_rest(xp, first, 0.0, panel_p)
+                add_pairs(
+                    panel_q, panel_p, rest, k - full * LANES, full * LANES, LANES, form_q, form_p, scale_q, scale_p,
+                    smoothing, k, cap, gamma, alpha, side_q, side_p, sums,
+                )  # fmt: skip
+                fold_lanes(sums[:P_BEST])
+                best_of_lanes(sums, P_BEST, P_INDEX)
+                best_of_lanes(sums, Q_BEST, Q_INDEX)
+            if labelled:
+                if k <= SMALL:
+                    for lane in range(LANES):
+                        y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
+                        lanes_label[lane] = y
+                        own[lane] = panel_p[y, lane]
+                    small_ranks(panel_p, k, own, lanes_label, rank)
+                else:
+                    rank[0] = large_rank(xp, first, label[first])
+            for lane in range(rows):
+                i = first + lane
+                if code[i] == USED:
+                    write_pair(i, lane, exact, gamma, side_p, sums, flags, out)
+                    if labelled:
+                        write_label(i, side_p[TOP, lane], rank[lane], top_k, out)

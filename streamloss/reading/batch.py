@@ -1,0 +1,50 @@
+"""What reading hands to the kernels: one chunk of rows as plain NumPy arrays, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamloss.errors import Place
+
+# float16 travels as uint16 and bfloat16 as int16 bits: the dtype alone tells the kernels how to widen a value.
+ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.uint16),
+    "bfloat16": np.dtype(np.int16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+NAMES = {dtype: name for name, dtype in ARRAY_DTYPES.items()}
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """n rows. `code` is USED, IGNORED or a rule of `errors.RULES` for every row; the kernels look only at USED rows and
+    may give one of them a rule. Rows with another code hold anything.
+    """
+
+    path: str | None  # the file, or None for data from memory
+    first_row: int  # number of the first row in its file (or stream), from 0
+    row_groups: NDArray[np.int64] | None  # first row of every row group of the file, ascending; None without row groups
+    columns: dict[str, str]  # role -> name of the column(s), for messages
+    prediction: NDArray[Any]  # (n, K) or, for binary and score, (n,); C-contiguous; a dtype of ARRAY_DTYPES
+    code: NDArray[np.int8]  # (n,)
+    target: NDArray[Any] | None = None  # (n, K), C-contiguous; a dtype of ARRAY_DTYPES
+    label: NDArray[Any] | None = None  # (n,) int64, or float64 for a soft binary label
+    weight: NDArray[np.float64] | None = None  # (n,)
+    bytes: NDArray[np.float64] | None = None  # (n,)
+    found: dict[int, tuple[str, object]] = field(
+        default_factory=dict
+    )  # row -> (column, value) for codes set in reading
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def place(self, row: int, column: str | None = None) -> Place:
+        """Where row `row` of this batch stands in the input."""
+        at = self.first_row + row
+        group = None if self.row_groups is None else int(np.searchsorted(self.row_groups, at, side="right")) - 1
+        return Place(self.path, group, at, column)

@@ -1,0 +1,205 @@
+"""Paths, folders, globs and URIs become a sorted list of files, and a file has the size and time it was planned with.
+
+A local path stays as it was written; a URI (`s3://`, `gs://`, `file://`, …) goes through Arrow's filesystems. Folders
+are read recursively for `*.parquet` and `*.pq`; names that start with `_` or `.` are skipped there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from streamloss.errors import DataError, Place, UsageError
+
+ENDINGS = (".parquet", ".pq")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What must not change while a file is read."""
+
+    size: int
+    mtime_ns: int | None
+
+
+def is_uri(path: str) -> bool:
+    """Whether the path is opened through Arrow's filesystems."""
+    return _URI.match(path) is not None
+
+
+def expand(paths: Sequence[str]) -> list[str]:
+    """All files that the paths, folders, globs and URIs stand for: sorted, each once."""
+    files: dict[str, str] = {}
+    for path in paths:
+        if not path:
+            raise UsageError("an empty path")
+        for file in _remote(path) if is_uri(path) else _local(path):
+            files.setdefault(file if is_uri(file) else os.path.realpath(file), file)
+    return sorted(files.values())
+
+
+def stamp(path: str) -> Stamp:
+    """Size and time of modification; `DataError` when there is no such file."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        try:
+            info = filesystem.get_file_info(inner)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, error) from error
+        if info.type != pafs.FileType.File:
+            raise DataError("no such file", place=Place(path))
+        return Stamp(info.size, info.mtime_ns)
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+def open_file(path: str) -> pa.NativeFile:
+    """A fresh handle of its own."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        return filesystem.open_input_file(inner)
+    return pa.OSFile(path, "rb")
+
+
+def unreadable(path: str | None, error: BaseException, row_group: int | None = None) -> DataError:
+    """The one line for whatever Arrow or the system raised."""
+    place = Place(path, row_group)
+    if isinstance(error, FileNotFoundError):
+        return DataError("no such file", place=place)
+    if isinstance(error, PermissionError):
+        return DataError("permission denied", place=place)
+    if isinstance(error, MemoryError):
+        return DataError(
+            "a value or page of it is too large for the memory there is; is the file damaged?", place=place
+        )
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"cannot be read: {text}", place=place)
+
+
+def _local(path: str) -> list[str]:
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if glob.has_magic(path):
+            return _matches(path)
+        raise DataError(f"no such file{_nearest(Path(path))}", place=Place(path)) from None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if S_ISDIR(mode):
+        return _folder(path)
+    if not S_ISREG(mode):
+        raise DataError("not a regular file; Parquet needs one, and a stream goes in as '-'", place=Place(path))
+    return [path]
+
+
+def _matches(pattern: str) -> list[str]:
+    files: list[str] = []
+    for match in glob.glob(pattern, recursive=True):  # noqa: PTH207 — paths stay strings, as they were written
+        if Path(match).is_dir():
+            # `**` gives folders besides their files; a folder named by any other pattern is read whole.
+            files += [] if "**" in pattern else _folder(match, must=False)
+        elif not Path(match).name.startswith("_") or Path(pattern).name.startswith("_"):
+            files.append(match)
+    if not files:
+        raise DataError("no file matches", place=Place(pattern))
+    return files
+
+
+def _nearest(path: Path) -> str:
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _folder(folder: str, must: bool = True) -> list[str]:
+    files: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename or folder, error) from error
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if _visible(name))
+        files += [os.path.join(root, name) for name in names if _visible(name) and name.endswith(ENDINGS)]  # noqa: PTH118
+    if must and not files:
+        raise DataError(f"no {' or '.join('*' + end for end in ENDINGS)} files in this folder", place=Place(folder))
+    return files
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(("_", "."))
+
+
+def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        filesystem, inner = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"no filesystem opens this address ({(str(error).splitlines() or [''])[0]}); "
+            "known are paths and s3://, gs://, abfs://, hdfs://, file://",
+            place=Place(uri),
+        ) from error
+    return filesystem, inner
+
+
+def _remote(uri: str) -> list[str]:
+    base, mark, query = uri.partition("?")
+    magic = re.search(r"[*\[]", base)
+    try:
+        if magic:
+            root = base[: base.rindex("/", 0, magic.start())]
+            filesystem, inner = _filesystem(root + mark + query)
+            wanted = _glob_pattern(base[len(root) + 1 :])
+            found = [path for path in _under(filesystem, inner) if wanted.fullmatch(path[len(inner) :].lstrip("/"))]
+            if not found:
+                raise DataError("no file matches", place=Place(uri))
+        else:
+            root = base
+            filesystem, inner = _filesystem(uri)
+            info = filesystem.get_file_info(inner)
+            if info.type == pafs.FileType.File:
+                return [uri]
+            if info.type == pafs.FileType.NotFound:
+                raise DataError("no such file or folder", place=Place(uri))
+            found = [
+                path
+                for path in _under(filesystem, inner)
+                if path.endswith(ENDINGS) and all(map(_visible, path[len(inner) :].strip("/").split("/")))
+            ]
+            if not found:
+                raise DataError("no *.parquet or *.pq files in this folder", place=Place(uri))
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(uri, error) from error
+    return [f"{root.rstrip('/')}/{quote(path[len(inner) :].lstrip('/'), safe='/=')}{mark}{query}" for path in found]
+
+
+def _under(filesystem: pafs.FileSystem, folder: str) -> Iterator[str]:
+    for info in filesystem.get_file_info(pafs.FileSelector(folder, recursive=True)):
+        if info.type == pafs.FileType.File:
+            yield info.path
+
+
+def _glob_pattern(text: str) -> re.Pattern[str]:
+    """`*` within a folder, `**/` over any folders, `[abc]` one of these."""
+    out = ""
+    for part in re.findall(r"\*\*/|\*\*|\*|\[[^]]+\]|[^*\[]+|\[", text):
+        out += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}.get(part) or (
+            part.replace("[!", "[^") if part[0] == "[" and len(part) > 1 else re.escape(part)
+        )
+    return re.compile(out)

@@ -1,0 +1,280 @@
+"""Whatever a person hands over becomes an `Input`: planned files that are read part by part, or a stream of batches.
+
+Files (paths, folders, globs, URIs) give `parts`, runs of row groups that threads or a cluster read on their own with
+`read_part`. Everything else (`-` for an Arrow IPC stream on standard input, Arrow tables, batches and readers, anything
+with `__arrow_c_stream__`, a dict of NumPy arrays) gives `stream`, batches in order.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from streamloss.errors import DataError, Place, StreamlossError, UsageError
+from streamloss.options import Options, Task
+from streamloss.reading.arrow import Footer, Part, peek_length, read_part, survey
+from streamloss.reading.batch import Batch
+from streamloss.reading.columns import convert, first_length, from_arrays
+from streamloss.reading.inspection import facts
+from streamloss.reading.paths import Stamp, expand, unreadable
+from streamloss.reading.roles import Plan, check_schema, make_plan
+
+__all__ = ["Input", "Part", "Plan", "convert", "describe", "open_input", "read_part"]
+
+PART_BYTES = 64 << 20
+STDIN = "-"
+_FOOTER_THREADS = 8
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One file's row groups: rows and needed bytes of each."""
+
+    path: str
+    stamp: Stamp
+    rows: list[int]
+    bytes: list[int]
+
+
+@dataclass
+class Input:
+    """What will be read, and how. `files` are {"path", "bytes", "rows"}; a stream knows its rows when it has ended."""
+
+    plan: Plan
+    files: list[dict[str, Any]]
+    is_stream: bool
+    _planned: list[_Planned] = field(default_factory=list)
+    _batches: Iterator[pa.RecordBatch] | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the columns turned out to be."""
+        return self.plan.task
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> column or pattern."""
+        return self.plan.roles
+
+    @property
+    def prediction_dtype(self) -> str:
+        """'float16', 'bfloat16', 'float32' or 'float64'."""
+        return self.plan.prediction_dtype
+
+    @property
+    def target_dtype(self) -> str | None:
+        """The same of the target; None without one."""
+        return self.plan.target_dtype
+
+    @property
+    def rows(self) -> int | None:
+        """All rows; None while a stream has not ended."""
+        return _total(self.files, "rows")
+
+    @property
+    def bytes(self) -> int | None:
+        """All bytes of the files (of the memory); None for a stream."""
+        return _total(self.files, "bytes")
+
+    def parts(self, target_bytes: int = PART_BYTES) -> list[Part]:
+        """The files cut into runs of row groups of about `target_bytes`; no part holds rows of two files."""
+        parts = []
+        for file in self._planned:
+            first, begin, size = 0, 0, 0
+            for group, group_bytes in enumerate(file.bytes):
+                size += group_bytes
+                if size >= target_bytes or group + 1 == len(file.rows):
+                    count = sum(file.rows[begin : group + 1])
+                    if count:
+                        groups = tuple(range(begin, group + 1))
+                        parts.append(Part(file.path, groups, first, count, size, file.stamp))
+                    first, begin, size = first + count, group + 1, 0
+        return parts
+
+    def stream(self) -> Iterator[Batch]:
+        """The rows of a stream, in order, once."""
+        if self._batches is None:
+            raise UsageError("this input has been read, or is read by its parts")
+        batches, self._batches = self._batches, None
+        path, at = self.files[0]["path"], 0
+        for whole in batches:
+            for start in range(0, whole.num_rows, self.plan.batch_rows):
+                piece = whole.slice(start, self.plan.batch_rows)
+                yield convert(piece, self.plan, path=path, first_row=at)
+                at += piece.num_rows
+        self.files[0]["rows"] = at
+
+
+def open_input(data: Any, options: Options, batch_rows: int | None = None) -> Input:
+    """Find the files, read their footers, decide what the columns are.
+
+    Raises `DataError` for what is missing, unreadable, of the wrong type or differs between files, and `UsageError` for
+    what the options leave open.
+    """
+    if batch_rows is not None and batch_rows < 1:
+        raise UsageError(f"batch_rows must be 1 or more, not {batch_rows}")
+    paths = _paths(data)
+    if paths is None or paths == [STDIN]:
+        return _open_stream(data, options, batch_rows)
+    files = expand(paths)
+    # The first file with rows decides what the columns are; of the others' footers only the numbers are kept.
+    empty = []
+    for path in files:
+        first = survey(path)
+        if first.metadata.num_rows:
+            break
+        empty.append(_plan_file(first, ()))
+    else:
+        what = files[0] if len(files) == 1 else f"all {len(files)} files"
+        raise DataError("no rows: the input is empty", place=Place(what))
+    rest = files[len(empty) + 1 :]
+    plan = make_plan(
+        first.schema,
+        options,
+        lambda column: next((k for f in [path, *rest] if (k := peek_length(f, column)) is not None), None),
+        path=path,
+        batch_rows=batch_rows,
+    )
+
+    def planned(path: str) -> _Planned:
+        footer = survey(path)
+        if footer.metadata.num_rows:
+            check_schema(plan, footer.schema, path)
+        return _plan_file(footer, plan.needed if footer.metadata.num_rows else ())
+
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        all_planned = [*empty, _plan_file(first, plan.needed), *pool.map(planned, rest)]
+    entries = [{"path": file.path, "bytes": file.stamp.size, "rows": sum(file.rows)} for file in all_planned]
+    return Input(plan, entries, is_stream=False, _planned=all_planned)
+
+
+def describe(data: Any, options: Options) -> dict[str, Any]:
+    """What is there and what would be used, JSON-ready; `problem` says what keeps it from being evaluated, if anything.
+
+    Raises `DataError` or `UsageError` only when there is nothing to describe: no file, not Parquet, no stream.
+    """
+    paths = _paths(data)
+    footers: list[Footer] = []
+    if paths is None or paths == [STDIN]:
+        entry, schema, batches = _open_batches(data)
+        entries = [entry]
+        data = pa.RecordBatchReader.from_batches(schema, batches)
+    else:
+        files = expand(paths)
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            footers = list(pool.map(survey, files))
+        schema = next((f.schema for f in footers if f.metadata.num_rows), footers[0].schema)
+        entries = [{"path": f.path, "bytes": f.stamp.size, "rows": f.metadata.num_rows} for f in footers]
+    plan: Plan | None = None
+    problem: str | None = None
+    try:
+        plan = open_input(data, options).plan
+    except StreamlossError as error:
+        problem = str(error)
+    return facts(paths or [STDIN], entries, schema, footers, options, plan, problem)
+
+
+def _paths(data: Any) -> list[str] | None:
+    """The paths as text; None when the data is in memory."""
+    if isinstance(data, str | os.PathLike):
+        return [os.fspath(data)]
+    if not isinstance(data, list | tuple):
+        return None
+    if not data:
+        raise UsageError("no input: give one path or more")
+    for item in data:
+        if not isinstance(item, str | os.PathLike):
+            raise UsageError(f"a list of inputs holds paths, not {type(item).__name__}")
+    paths = [os.fspath(item) for item in data]
+    if STDIN in paths and len(paths) > 1:
+        raise UsageError("'-' (standard input) stands alone, not among other paths")
+    return paths
+
+
+def _open_batches(data: Any) -> tuple[dict[str, Any], pa.Schema, Iterator[pa.RecordBatch]]:
+    """A stream's entry for `files`, its schema and its batches."""
+    if isinstance(data, str | list | tuple):
+        entry: dict[str, Any] = {"path": STDIN, "bytes": None, "rows": None}
+        reader = _stdin()
+        return entry, reader.schema, _guarded(reader, STDIN)
+    entry = {"path": None, "bytes": None, "rows": None}
+    if isinstance(data, Mapping):
+        data = from_arrays(data)
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        entry |= {"bytes": data.nbytes, "rows": data.num_rows}
+        return entry, data.schema, iter(data.to_batches())
+    if not isinstance(data, pa.RecordBatchReader):
+        if not hasattr(data, "__arrow_c_stream__"):
+            raise UsageError(
+                f"cannot read {type(data).__name__}: give paths, an Arrow table, batch or reader, or a dict of arrays"
+            )
+        data = pa.RecordBatchReader.from_stream(data)
+    return entry, data.schema, _guarded(data, None)
+
+
+def _plan_file(footer: Footer, columns: tuple[str, ...]) -> _Planned:
+    return _Planned(footer.path, footer.stamp, footer.group_rows, footer.group_bytes(columns))
+
+
+def _open_stream(data: Any, options: Options, batch_rows: int | None) -> Input:
+    entry, schema, batches = _open_batches(data)
+    path = entry["path"]
+    seen: list[pa.RecordBatch] = []
+
+    def first(column: str) -> int | None:
+        for batch in chain(seen, _kept(batches, seen)):
+            length = first_length(batch.column(column)) if column in batch.schema.names else None
+            if length is not None:
+                return length
+        return None
+
+    if not any(batch.num_rows for batch in _kept(batches, seen)):
+        raise DataError("no rows: the input is empty", place=Place(path))
+    plan = make_plan(schema, options, first, path=path, batch_rows=batch_rows)
+    return Input(plan, [entry], is_stream=True, _batches=chain(seen, batches))
+
+
+def _kept(batches: Iterator[pa.RecordBatch], seen: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        seen.append(batch)
+        yield batch
+
+
+def _stdin() -> pa.RecordBatchReader:
+    source = getattr(sys.stdin, "buffer", None)
+    if source is None:
+        raise DataError("there is no standard input", place=Place(STDIN))
+    if source.isatty():
+        raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
+    try:
+        return pa.ipc.open_stream(source)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise DataError(
+            f"no Arrow IPC stream ({(str(error).splitlines() or [''])[0]}); Parquet goes in by its path",
+            place=Place(STDIN),
+        ) from error
+
+
+def _guarded(reader: pa.RecordBatchReader, path: str | None) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            raise unreadable(path, error) from error
+        yield batch
+
+
+def _total(files: list[dict[str, Any]], key: str) -> int | None:
+    values = [file[key] for file in files]
+    return None if None in values else sum(values)

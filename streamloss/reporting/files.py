@@ -1,0 +1,64 @@
+"""Files that are whole or not there: written beside their place, then renamed onto it.
+
+A run may take hours, so `check_target` finds the reasons why a file could not be written before the run begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from streamloss.errors import StreamlossError, UsageError
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Put `data` at `path`, or leave what was there untouched and raise `StreamlossError` naming the path.
+
+    A link is followed; a pipe or device (`/dev/stdout`) is written to and never replaced.
+    """
+    try:
+        target = Path(path).resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise StreamlossError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise `UsageError` when `path` cannot be a file to write, or is one of the `inputs`."""
+    target = Path(path)
+    folder = target.resolve().parent
+    if target.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK) and (target.is_file() or not target.exists()):
+        raise UsageError(f"cannot write {path}: no permission to write in {folder}")
+    for given in inputs:
+        with contextlib.suppress(OSError):
+            if target.samefile(given):
+                raise UsageError(f"cannot write {path}: it is an input of this run")
+
+
+def _replace(target: Path, data: bytes) -> None:
+    temporary = target.with_name(f".streamloss-{secrets.token_hex(6)}.tmp")
+    # os.open rather than tempfile, so that the umask decides who may read the report, as with any other file.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if target.exists():
+                os.fchmod(descriptor, target.stat().st_mode & 0o7777)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,512 @@
+"""From State to Report: the only place where integers become means and intervals.
+
+Means are exact ratios rounded once. With x̄ = Σwx / Σw over the n finite rows, the standard error is
+√(n/(n−1) · Σw²(x − x̄)²) / Σw (for equal weights s/√n; Cochran, Sampling Techniques, §6), its sums exact. Perplexity and
+ratios take theirs by the delta method; intervals are normal. A row of infinite loss makes the mean infinite; the mean and
+error of the finite rows stand beside it. Quantiles come from the log-histogram: the smallest value with at least that share
+of the weight at or below it, to 0.4 %.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from streamloss.errors import IGNORED, RULES, USED
+from streamloss.options import Options
+from streamloss.quantities import Plan, Quantity, constant_key, plan
+from streamloss.state import (
+    BUCKETS,
+    CLASS_INFINITE,
+    CLASS_SUMS,
+    CLASS_WEIGHT,
+    LEDGER_CLIPPED,
+    LEDGER_NORMALIZED,
+    LOWEST_EXPONENT,
+    OCTAVE,
+    RELIABILITY_OUTCOME,
+    RELIABILITY_SCORE,
+    RELIABILITY_WEIGHT,
+    Array,
+    State,
+    fixed_value,
+    limbs_value,
+)
+
+SCHEMA = "streamloss.report/1"
+LN2 = math.log(2)
+UNITS = {"nat": 1.0, "bit": 1 / math.log(2), "ban": 1 / math.log(10)}
+NO_ROWS = "no rows were used"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity of a report, in the report's unit. What does not apply is None.
+
+    `mean` is infinite when `infinite` rows are; `finite_mean`, `stderr` and the interval `low` … `high` (of the finite rows
+    then) leave them out. `reason` says why a mean is None.
+    """
+
+    key: str
+    title: str
+    unit: str
+    mean: float | None
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    min: float | None = None
+    max: float | None = None
+    infinite: int | None = None
+    finite_mean: float | None = None
+    quantiles: dict[str, float] | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metric's part of the JSON report; infinities are the strings "inf" and "-inf"."""
+        shape: dict[str, Any] = {"mean": self.mean}
+        if self.reason is not None:
+            shape["reason"] = self.reason
+        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "quantiles"):
+            if (value := getattr(self, name)) is not None:
+                shape[name] = value
+        return {**plain(shape), "title": self.title, "unit": self.unit}
+
+
+def plain(value: Any) -> Any:
+    """JSON's own values: infinities as strings, through lists and dicts."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
+
+    metrics: dict[str, Metric]
+    digest: str
+    rows: dict[str, int]
+    state: State
+    command: str = "evaluate"
+    run: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
+        from streamloss import __version__
+
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "command": self.command,
+            **{k: self.body[k] for k in ("unit", "classes")},
+            "digest": self.digest,
+            "rows": self.rows,
+            **{k: self.body[k] for k in ("weight", "ledger")},
+            "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
+            "conventions": {},
+            **{k: self.body[k] for k in ("reliability", "per_class")},
+            "slices": [],
+            "gates": [],
+            **{k: self.body[k] for k in ("inputs", "options")},
+            "run": self.run,
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Strict JSON of `to_dict`."""
+        return json.dumps(self.to_dict(), allow_nan=False, indent=indent)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The exact sums of one row quantity over its n finite rows: Σw, Σw², Σwx, Σw²x, Σw²x²."""
+
+    n: int
+    infinite: int
+    w: Fraction
+    ww: Fraction
+    x: Fraction
+    wx: Fraction
+    xx: Fraction
+
+    @property
+    def mean(self) -> Fraction:
+        return self.x / self.w
+
+    def stderr(self) -> float | None:
+        """Standard error of the mean; None for a single row."""
+        if self.n < 2:
+            return None
+        m = self.mean
+        squares = self.xx - 2 * m * self.wx + m * m * self.ww
+        return root(squares * self.n / (self.n - 1)) / ratio(self.w)
+
+
+def ratio(value: Fraction) -> float:
+    """A fraction as float64, rounded once; infinite where it is too large."""
+    try:
+        return value.numerator / value.denominator
+    except OverflowError:
+        return math.copysign(math.inf, value.numerator)
+
+
+def root(value: Fraction) -> float:
+    """The square root of a fraction ≥ 0, scaled so that neither side under- or overflows."""
+    if value <= 0:
+        return 0.0
+    shift = (value.numerator.bit_length() - value.denominator.bit_length()) // 2
+    scaled = value / Fraction(4) ** shift
+    try:
+        return math.ldexp(math.sqrt(ratio(scaled)), shift)
+    except OverflowError:
+        return math.inf
+
+
+class _Summary:
+    """Everything that is read off one state."""
+
+    def __init__(self, state: State, options: Options) -> None:
+        self.state, self.options = state, options
+        self.task = state.task
+        self.plan: Plan = plan(state.task, state.options)
+        self.used = int(state.arrays["ledger"][USED])
+        self.scale = UNITS[options.unit]
+        self.z = NormalDist().inv_cdf(0.5 + options.confidence / 2)
+        self.total = limbs_value(state.arrays["weight"][0]) if self.task.weighted else Fraction(self.used)
+        self._sums: dict[str, Sums] = {}
+
+    def sums(self, key: str) -> Sums:
+        """The sums of a row quantity."""
+        if key not in self._sums:
+            a, at = self.state.arrays, self.plan.index(key)
+            moments = [limbs_value(limbs) for limbs in a["moments"][at]]
+            infinite = int(a["infinite"][at])
+            n = self.used - infinite
+            if self.task.weighted:
+                lost = [limbs_value(limbs) for limbs in a["infinite_weight"][at]]
+                w, ww = (limbs_value(a["weight"][i]) - lost[i] for i in range(2))
+                self._sums[key] = Sums(n, infinite, w, ww, *moments)
+            else:
+                x, xx = moments
+                self._sums[key] = Sums(n, infinite, Fraction(n), Fraction(n), x, x, xx)
+        return self._sums[key]
+
+    def interval(self, mean: float, stderr: float | None) -> dict[str, float]:
+        """The normal confidence interval, where there is an error."""
+        if stderr is None or not math.isfinite(mean) or not math.isfinite(stderr):
+            return {}
+        return {"low": mean - self.z * stderr, "high": mean + self.z * stderr}
+
+    def metric(self, quantity: Quantity) -> Metric:
+        """Any quantity of the table."""
+        unit = self.options.unit if quantity.unit == "nat" else ""
+        blank = Metric(quantity.key, quantity.title, unit, None)
+        if self.used == 0 or self.total == 0:
+            return replace(blank, reason=NO_ROWS)
+        if quantity.slot is None:
+            return replace(blank, **_DERIVED[quantity.key](self))
+        stand_in = constant_key(quantity.key, self.task, self.state.options)
+        if stand_in == "":
+            zeros = {name: 0.0 for name in ("mean", "stderr", "low", "high", "min", "max", "finite_mean")}
+            return replace(blank, **zeros, infinite=0, quantiles={_name(q): 0.0 for q in self.options.quantiles})
+        return self.row_metric(blank, stand_in or quantity.key, self.scale if unit else 1.0)
+
+    def row_metric(self, blank: Metric, key: str, scale: float) -> Metric:
+        """A quantity with sums of its own."""
+        sums = self.sums(key)
+        low, high = (_from_key(k) * scale for k in self.state.arrays["extremes"][self.plan.index(key)].tolist())
+        quantiles = self.quantiles(key, low, high, scale) if key in self.plan.spread else None
+        shape: dict[str, Any] = {"min": low, "max": high, "infinite": sums.infinite, "quantiles": quantiles}
+        if sums.n == 0:
+            return replace(blank, mean=math.inf, **shape)
+        finite = ratio(sums.mean) * scale
+        error = sums.stderr()
+        stderr = None if error is None else error * scale
+        mean = math.inf if sums.infinite else finite
+        return replace(
+            blank, mean=mean, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape
+        )
+
+    def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
+        """The quantiles of a row quantity, within its exact extremes."""
+        buckets = self.state.arrays["histogram"][self.plan.spread.index(key)]
+        filled = np.flatnonzero(buckets.any(axis=1))
+        shares = [fixed_value(buckets[b]) if self.task.weighted else Fraction(int(buckets[b, 0])) for b in filled]
+        total = sum(shares, Fraction(0))
+        found: dict[str, float] = {}
+        for q in self.options.quantiles:
+            wanted, below, value = Fraction(q) * total, Fraction(0), high
+            for bucket, share in zip(filled.tolist(), shares, strict=True):
+                below += share
+                if below >= wanted:
+                    value = bucket_value(bucket) * scale
+                    break
+            found[_name(q)] = low if q == 0 else high if q == 1 else min(max(value, low), high)
+        return found
+
+    def row_error(self, key: str) -> tuple[float, float | None]:
+        """Mean and error of a row quantity's finite rows, in nats; an infinite row makes the mean infinite."""
+        sums = self.sums(key)
+        if sums.n == 0:
+            return math.inf, None
+        return (math.inf if sums.infinite else ratio(sums.mean)), sums.stderr()
+
+    def perplexity(self) -> dict[str, Any]:
+        sums = self.sums("cross_entropy")
+        finite = _exp(ratio(sums.mean)) if sums.n else math.inf
+        mean = math.inf if sums.infinite else finite
+        error = sums.stderr() if sums.n else None
+        stderr = None if error is None or not math.isfinite(finite) else finite * error
+        log = math.inf if sums.infinite or not sums.n else ratio(sums.mean)
+        shape = {"mean": mean, "stderr": stderr, "infinite": sums.infinite, "finite_mean": finite}
+        if log != math.inf and error is not None:
+            shape |= {"low": _exp(log - self.z * error), "high": _exp(log + self.z * error)}
+        return shape
+
+    def bits_per_byte(self) -> dict[str, Any]:
+        ce, size = self.sums("cross_entropy"), self.sums("bytes")
+        if size.x == 0:
+            return {"reason": "the byte counts sum to 0"}
+        if ce.infinite or ce.n == 0:
+            return {"mean": math.inf, "infinite": ce.infinite}
+        both = limbs_value(self.state.arrays["cross"][0])
+        r = ce.x / size.x
+        mean = ratio(r) / LN2
+        stderr = None
+        if ce.n > 1:
+            squares = ce.xx - 2 * r * both + r * r * size.xx
+            stderr = root(squares * ce.n / (ce.n - 1)) / ratio(size.x) / LN2
+        return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
+
+    def label_shares(self) -> list[float]:
+        """The weight of every label, as shares of 1."""
+        counts = label_weights(self.state)
+        total = sum(counts)
+        return [ratio(count / total) for count in counts]
+
+    def label_entropy(self) -> dict[str, Any]:
+        return {"mean": entropy_of(self.label_shares()) * self.scale}
+
+    def normalized(self, sign: float = 1.0, offset: float = 0.0) -> dict[str, Any]:
+        base = entropy_of(self.label_shares())
+        if base == 0:
+            return {"reason": "all labels are the same: the label entropy is 0"}
+        mean, _ = self.row_error("cross_entropy")
+        if not math.isfinite(mean):
+            return {"mean": offset + sign * mean}
+        value, stderr = mean / base, self.normalized_error(mean, base)
+        centre = offset + sign * value
+        return {"mean": centre, "stderr": stderr, **self.interval(centre, stderr)}
+
+    def normalized_error(self, mean: float, base: float) -> float | None:
+        """Delta method for mean CE / H(labels): row i contributes CE_i − x̄ − r·(−ln f_y − H), with r the ratio."""
+        if self.task.weighted or "cross_entropy" not in self.plan.per_class or self.used < 2:
+            return None
+        sums, r = self.sums("cross_entropy"), mean / base
+        at = CLASS_SUMS + 3 * self.plan.per_class.index("cross_entropy")
+        squares = ratio(sums.xx - sums.mean * sums.mean * sums.n)
+        for share, record in zip(self.label_shares(), self.state.arrays["classes"], strict=True):
+            if rows := int(record[0]):
+                surprise = -math.log(share) - base
+                deviation = ratio(fixed_value(record[at : at + 3])) - rows * mean
+                squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
+        return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
+
+    def mutual_information(self) -> dict[str, Any]:
+        digits = self.state.arrays["mean_probabilities"]
+        sums = [fixed_value(d) for d in digits]
+        mean, _ = self.row_error("entropy")
+        total = sum(sums, Fraction(0))
+        value = max(entropy_of([ratio(s / total) for s in sums]) - mean, 0.0)
+        return {"mean": value * self.scale}
+
+    def bins(self) -> list[tuple[int, Fraction, Fraction, Fraction]]:
+        """(rows, weight, Σ confidence, Σ outcome) of the bins that were asked for."""
+        fine = self.state.arrays["reliability"]
+        per = len(fine) // self.options_bins
+        return [_bin_sums(fine[i * per : (i + 1) * per], self.task.weighted) for i in range(self.options_bins)]
+
+    @property
+    def options_bins(self) -> int:
+        return self.state.options.bins
+
+    def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
+        """`fold` over the (share of weight, |confidence − accuracy|) of every bin with rows."""
+        total = sum((w for _, w, _, _ in self.bins()), Fraction(0))
+        gaps = [
+            (ratio(w / total), ratio(abs(score - outcome) / w)) for rows, w, score, outcome in self.bins() if rows
+        ]
+        return {"mean": fold(gaps)}
+
+    def adaptive_ece(self) -> dict[str, Any]:
+        """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
+        fine = self.state.arrays["reliability"]
+        records = [_bin_sums(fine[i : i + 1], self.task.weighted) for i in np.flatnonzero(fine[:, 0]).tolist()]
+        total = sum((w for _, w, _, _ in records), Fraction(0))
+        error, filled, score, outcome, at = Fraction(0), Fraction(0), Fraction(0), Fraction(0), 1
+        for i, (_, w, s, o) in enumerate(records):
+            filled, score, outcome = filled + w, score + s, outcome + o
+            edge = total * at / self.options_bins
+            following = records[i + 1][1] if i + 1 < len(records) else Fraction(0)
+            # a fine bin goes to the group that it brings nearest to its share
+            if filled >= edge or filled + following - edge > edge - filled or i + 1 == len(records):
+                error += abs(score - outcome)
+                score = outcome = Fraction(0)
+                while at < self.options_bins and total * at / self.options_bins <= filled:
+                    at += 1
+                if filled < edge:
+                    at += 1
+        return {"mean": ratio(error / total)}
+
+    def reliability(self) -> list[dict[str, Any]]:
+        if not self.plan.reliability:
+            return []
+        rows_of_report = []
+        for i, (rows, w, score, outcome) in enumerate(self.bins()):
+            rows_of_report.append(
+                {
+                    "low": i / self.options_bins,
+                    "high": (i + 1) / self.options_bins,
+                    "rows": rows,
+                    "confidence": ratio(score / w) if w else None,
+                    "accuracy": ratio(outcome / w) if w else None,
+                }
+            )
+        return rows_of_report
+
+    def per_class(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        if not self.plan.per_class:
+            return found
+        for k, record in enumerate(self.state.arrays["classes"]):
+            rows, infinite = int(record[0]), int(record[CLASS_INFINITE])
+            w = fixed_value(record[CLASS_WEIGHT:CLASS_SUMS]) if self.task.weighted else Fraction(rows)
+            line: dict[str, Any] = {"class": self.class_name(k), "rows": rows}
+            for i, key in enumerate(self.plan.per_class):
+                at = CLASS_SUMS + 3 * i
+                scale = self.scale if self.plan.moments[self.plan.index(key)].unit == "nat" else 1.0
+                value = ratio(fixed_value(record[at : at + 3]) / w) * scale if w else None
+                line[key] = math.inf if infinite and key == "cross_entropy" else value
+            found.append(line)
+        return found
+
+    def class_name(self, k: int) -> str | int:
+        return self.state.options.classes[k] if self.state.options.classes else k
+
+
+_DERIVED: dict[str, Callable[[_Summary], dict[str, Any]]] = {
+    "perplexity": _Summary.perplexity,
+    "bits_per_byte": _Summary.bits_per_byte,
+    "label_entropy": _Summary.label_entropy,
+    "normalized_cross_entropy": _Summary.normalized,
+    "d2": lambda s: s.normalized(sign=-1.0, offset=1.0),
+    "mutual_information": _Summary.mutual_information,
+    "ece": lambda s: s.calibration(lambda gaps: math.fsum(share * gap for share, gap in gaps)),
+    "mce": lambda s: s.calibration(lambda gaps: max(gap for _, gap in gaps)),
+    "rmsce": lambda s: s.calibration(lambda gaps: math.sqrt(math.fsum(share * gap * gap for share, gap in gaps))),
+    "adaptive_ece": _Summary.adaptive_ece,
+}
+
+
+def _exp(x: float) -> float:
+    """e^x, saturating to inf."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _name(q: float) -> str:
+    return f"{q:g}"
+
+
+def _from_key(key: int) -> float:
+    """The float64 whose order-preserving integer is `key` (see `kernels.fold.add_extremes`)."""
+    bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
+    return float(np.int64(bits).view(np.float64))
+
+
+def bucket_value(bucket: int) -> float:
+    """The middle of a histogram bucket; 0 for the lowest and inf for the highest."""
+    if bucket == 0:
+        return 0.0
+    if bucket == BUCKETS - 1:
+        return math.inf
+    octave, step = divmod(bucket - 1, OCTAVE)
+    return math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
+
+
+def _bin_sums(records: Array, weighted: bool) -> tuple[int, Fraction, Fraction, Fraction]:
+    """(rows, weight, Σ confidence, Σ outcome) of some fine bins."""
+    total = records.sum(axis=0)
+    rows = int(total[0])
+    at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
+    w, score, outcome = (fixed_value(total[i : i + 3]) for i in at)
+    return rows, (w if weighted else Fraction(rows)), score, outcome
+
+
+def label_weights(state: State) -> list[Fraction]:
+    """The weight of every class among the labels."""
+    records = state.arrays["classes"]
+    if state.task.weighted or state.task.label == "soft":
+        return [fixed_value(record[CLASS_WEIGHT:CLASS_SUMS]) for record in records]
+    return [Fraction(int(record[0])) for record in records]
+
+
+def entropy_of(shares: list[float]) -> float:
+    """Σ p ln(1/p) of shares, in nats."""
+    return math.fsum(-p * math.log(p) for p in shares if p > 0)
+
+
+def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:
+    """The report of a state; `options` may differ from the state's in how it is shown (unit, quantiles, confidence)."""
+    shown = options or state.options
+    summary = _Summary(state, shown)
+    metrics = {key: summary.metric(quantity) for key, quantity in summary.plan.table.items()}
+    counts = [int(c) for c in state.arrays["ledger"]]
+    invalid = sum(counts[code] for code in RULES)
+    rows = {
+        "read": counts[USED] + counts[IGNORED] + invalid,
+        "used": counts[USED],
+        "ignored": counts[IGNORED],
+        "invalid": invalid,
+    }
+    if rows["used"] == 0:
+        reason = _why_none(rows)
+        metrics = {key: replace(metric, reason=reason) for key, metric in metrics.items()}
+    ledger = {key: counts[code] for code, (key, _) in RULES.items()}
+    ledger |= {"normalized": counts[LEDGER_NORMALIZED], "clipped": counts[LEDGER_CLIPPED]}
+    names = state.options.classes
+    classes = list(names) if names else (state.task.classes or None)
+    body = {
+        "unit": shown.unit,
+        "classes": classes,
+        "weight": ratio(summary.total),
+        "ledger": ledger,
+        "reliability": plain(summary.reliability()),
+        "per_class": plain(summary.per_class()),
+        "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
+        "options": {**shown.to_dict(), **state.columns},
+    }
+    return Report(metrics, state.digest, rows, state, command, dict(run), body)
+
+
+def _why_none(rows: dict[str, int]) -> str:
+    if rows["read"] == 0:
+        return "there were no rows"
+    if rows["invalid"] == rows["read"]:
+        return "every row was invalid"
+    if rows["ignored"] == rows["read"]:
+        return "the total weight is 0: every row was ignored (mask, ignore index or weight 0)"
+    return "every row was ignored or invalid"

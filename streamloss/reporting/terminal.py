@@ -1,0 +1,507 @@
+"""The report as a person reads it in a terminal: the loss and what it is made of first, where it came from last.
+
+Takes the dictionary of the JSON report and a rich console, and adapts to the console's width: columns that do not fit
+are left out, least needed first. Bold and dim carry no meaning, and text of the user's is never markup.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import Box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from streamloss.errors import RULE_KEYS
+from streamloss.reporting import units
+from streamloss.terms import Working
+
+Report = dict[str, Any]
+
+FILE_WIDTH = 100
+_INDENT = 2
+_EVERY_CLASS = 10  # up to so many classes are all shown; of more, only the costliest
+_COSTLIEST = 5
+_MOST_BINS = 20
+_MOST_INPUTS = 4
+_LONGEST_RUN = 4
+_DIGEST_DIGITS = 16
+_GIVEN = ("q", "p", "m", "z")  # the columns of a calculation that were typed, not calculated
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+# One thin rule under the heads, and one above a sum.
+_RULED = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
+
+
+def to_text(draw: Callable[[Console], None], width: int = FILE_WIDTH) -> str:
+    """What `draw` prints, as plain text for a file: no colours, no spaces at line ends."""
+    buffer = io.StringIO()
+    draw(Console(file=buffer, width=width, color_system=None, force_terminal=False))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def render(report: Report, console: Console) -> None:
+    """Print a report (the dictionary of SPEC §8)."""
+    _heading(report, console)
+    _headline(report, console)
+    _infinities(report, console)
+    for title, keys in _sections(report):
+        _quantities(report, title, keys, console)
+    _failures(report, console)
+    _reliability(report, console)
+    _per_class(report, console)
+    _ledger(report, console)
+    _provenance(report, console)
+
+
+def _heading(report: Report, console: Console) -> None:
+    rows = report["rows"]
+    facts = [units.counted(rows["used"], "row")]
+    if report.get("classes"):
+        facts.append(units.counted(report["classes"], "class", "classes"))
+    weight = report.get("weight")
+    if weight is not None and weight != rows["used"]:
+        facts.append(f"weight {units.number(weight)}")
+    console.print()
+    console.print(Text.assemble(" " * _INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
+    console.print()
+
+
+def _headline(report: Report, console: Console) -> None:
+    """Cross-entropy = target entropy + KL divergence as an equation, then the numbers one looks for next."""
+    metrics = report["metrics"]
+    sides = [_known(metrics, key) for key in ("cross_entropy", "target_entropy", "kl_divergence")]
+    total, floor, divergence = sides
+    if total is None:
+        return
+    cells = [(total["title"], _headline_value(total))]
+    if floor is not None and divergence is not None:
+        cells += [("=", "="), (floor["title"], _headline_value(floor))]
+        cells += [("+", "+"), (divergence["title"], _headline_value(divergence))]
+    _stacked([*cells, ("", total.get("unit", ""))], console)
+    words = {"perplexity": "perplexity", "accuracy": "accuracy", "ece": "calibration error (ECE)"}
+    found = [(word, key, _known(metrics, key)) for key, word in words.items()]
+    _stacked([(word, _headline_value(metric, key)) for word, key, metric in found if metric is not None], console)
+
+
+def _stacked(cells: Sequence[tuple[str, str]], console: Console) -> None:
+    """Values in a row, each above its name."""
+    if not cells:
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in cells:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*(Text(value, style="bold") for _, value in cells))
+    grid.add_row(*(Text(name) for name, _ in cells))
+    console.print(Padding(grid, (0, 0, 1, _INDENT)))
+
+
+def _headline_value(metric: dict[str, Any], key: str = "") -> str:
+    if metric["mean"] == 0:
+        return "0"
+    return units.measured(metric["mean"], metric.get("stderr"), percent=units.is_percent(key))
+
+
+def _sections(report: Report) -> list[tuple[str, list[str]]]:
+    """The quantities in two tables: those that have the report's unit, and pure numbers."""
+    keys = [key for key, metric in report["metrics"].items() if metric.get("mean") is not None]
+    informative = [key for key in keys if report["metrics"][key].get("unit")]
+    unit = report["unit"]
+    return [(f"in {unit}", informative), ("", [key for key in keys if key not in informative])]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table; those of the lowest `rank` stay longest when the width runs out."""
+
+    head: str
+    cells: list[str]
+    rank: int
+    right: bool = True
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(text) for text in (self.head, *self.cells))
+
+
+def _quantities(report: Report, title: str, keys: Sequence[str], console: Console) -> None:
+    if not keys:
+        return
+    rows = [(key, report["metrics"][key]) for key in keys]
+    percent = [units.is_percent(key) for key in keys]
+
+    def column(cell: Callable[[dict[str, Any], bool], str]) -> list[str]:
+        return [cell(metric, p) for (_, metric), p in zip(rows, percent, strict=True)]
+
+    def plain(field: str) -> Callable[[dict[str, Any], bool], str]:
+        # The extremes of what is 0 or 1 in every row say nothing; such quantities have no quantiles either.
+        return lambda m, p: units.number(m[field], percent=p, digits=3) if m.get("quantiles") else ""
+
+    def quantile(q: str) -> Callable[[dict[str, Any], bool], str]:
+        return lambda m, p: units.number(m["quantiles"][q], percent=p, digits=3) if _has_quantile(m, q) else ""
+
+    levels = sorted({q for _, m in rows for q in m.get("quantiles") or {}}, key=float)
+    confidence = (report.get("options") or {}).get("confidence", 0.95)
+    columns = [
+        _Column(title, [m.get("title", key) for key, m in rows], 0, right=False),
+        _Column("mean ± error", column(lambda m, p: units.measured(m["mean"], m.get("stderr"), percent=p)), 1),
+        _Column(f"{100 * confidence:g} % interval", column(_interval), 2),
+        _Column("min", column(plain("min")), 5),
+        *(
+            _Column("median" if q == "0.5" else f"{100 * float(q):g} %", column(quantile(q)), _quantile_rank(q, levels))
+            for q in levels
+        ),
+        _Column("max", column(plain("max")), 4),
+    ]
+    _print_table(columns, console)
+
+
+def _quantile_rank(level: str, levels: Sequence[str]) -> int:
+    """The median first, then from the tails inwards."""
+    i = levels.index(level)
+    return 3 if level == "0.5" else 6 + min(i, len(levels) - 1 - i)
+
+
+def _has_quantile(metric: dict[str, Any], level: str) -> bool:
+    return (metric.get("quantiles") or {}).get(level) is not None
+
+
+def _interval(metric: dict[str, Any], percent: bool) -> str:
+    low, high, error = metric.get("low"), metric.get("high"), metric.get("stderr")
+    # An error of 0 (a hard label's target entropy) leaves an interval of no width, which says nothing.
+    return "" if low is None or high is None or not error else units.interval(low, high, error, percent=percent)
+
+
+def _infinities(report: Report, console: Console) -> None:
+    """How many rows cost infinity, and the means over the others, in words."""
+    infinite: dict[int, list[dict[str, Any]]] = {}
+    for metric in report["metrics"].values():
+        if metric.get("infinite") and metric.get("finite_mean") is not None:
+            infinite.setdefault(metric["infinite"], []).append(metric)
+    used = report["rows"]["used"]
+    for rows, metrics in infinite.items():
+        names = _listed([metric["title"] for metric in metrics])
+        means = _listed([units.number(metric["finite_mean"]) for metric in metrics])
+        unit = metrics[0].get("unit", "")
+        one = len(metrics) == 1
+        _wrapped(
+            f"Infinite in {units.count(rows)} of {units.counted(used, 'row')}: {names}. "
+            f"The {'mean' if one else 'means'} over the other rows {'is' if one else 'are'} {means} {unit}".rstrip()
+            + ".",
+            console,
+        )
+    if infinite:
+        _wrapped("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.", console)
+        console.print()
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _failures(report: Report, console: Console) -> None:
+    """The quantities that could not be computed, with their reasons."""
+    failed = [(key, metric) for key, metric in report["metrics"].items() if metric.get("mean") is None]
+    for key, metric in failed:
+        _wrapped(f"{metric.get('title', key)}  —  {units.printable(metric.get('reason', 'not known'))}", console)
+    if failed:
+        console.print()
+
+
+def _reliability(report: Report, console: Console) -> None:
+    bins = [b for b in report.get("reliability") or [] if b["rows"] and b["confidence"] is not None]
+    if not bins:
+        return
+    many = len(bins) > _MOST_BINS
+    if many:
+        least = sorted(bins, key=lambda b: -b["rows"])[_MOST_BINS - 1]["rows"]
+        shown = [b for b in bins if b["rows"] >= least][:_MOST_BINS]
+    else:
+        shown = bins
+    places = 2 if all(b["high"] - b["low"] > 0.015 for b in shown) else 4
+    heads = ("predicted", "rows", "mean", "observed", "gap")
+    cells = [
+        (
+            f"{b['low']:.{places}f}-{b['high']:.{places}f}",
+            units.count(b["rows"]),
+            units.share(b["confidence"]),
+            units.share(b["accuracy"]),
+            units.gap(b["accuracy"] - b["confidence"]),
+        )
+        for b in shown
+    ]
+    taken = sum(max(len(head), *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(heads))
+    bar = max(10, min(40, console.width - taken - _INDENT - 2))
+    table = _table()
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    table.add_column("observed █   predicted │" if bar >= 24 else "█ obs │ pred"[:bar], no_wrap=True)
+    for b, row in zip(shown, cells, strict=True):
+        table.add_row(*row, _bar(b["accuracy"], b["confidence"], bar))
+    title = "reliability: what was predicted, and how often it was so"
+    if many:
+        title += f" (the {len(shown)} fullest of {len(bins)} bins)"
+    _titled(title, table, console)
+
+
+def _bar(filled: float, mark: float, width: int) -> Text:
+    """A bar of eighths of a cell for a share between 0 and 1, with a mark across it at another share."""
+    eighths = round(min(max(filled, 0.0), 1.0) * width * 8)
+    full, part = divmod(eighths, 8)
+    cells = list(("█" * full + (_EIGHTHS[part] if part else "")).ljust(width))
+    at = min(int(min(max(mark, 0.0), 1.0) * width), width - 1)
+    cells[at] = "┃" if at < full else "│"
+    text = Text("".join(cells))
+    # Inside the bar the mark is drawn reversed, or it would be a thin line on nothing between two full blocks.
+    if at < full:
+        text.stylize("reverse", at, at + 1)
+    return text
+
+
+def _per_class(report: Report, console: Console) -> None:
+    classes = [c for c in report.get("per_class") or [] if c["rows"] and c.get("cross_entropy") is not None]
+    if not classes:
+        return
+    ranked = sorted(classes, key=lambda c: -float(c["cross_entropy"]))
+    shown = ranked if len(ranked) <= _EVERY_CLASS else ranked[:_COSTLIEST]
+    unit = report["unit"]
+
+    def cells(field: str) -> list[str]:
+        percent = units.is_percent(field)
+        return ["" if c.get(field) is None else units.number(c[field], percent=percent, digits=3) for c in shown]
+
+    columns = [
+        _Column("class", [_shortened(units.printable(c["class"]), 30) for c in shown], 0, right=False),
+        _Column("rows", [units.count(c["rows"]) for c in shown], 0),
+        _Column(f"cross-entropy, {unit}", cells("cross_entropy"), 0),
+        _Column("accuracy", cells("accuracy"), 1),
+        _Column(f"entropy, {unit}", cells("entropy"), 2),
+        _Column("Brier score", cells("brier"), 3),
+    ]
+    few = len(shown) < len(ranked)
+    title = f"the {len(shown)} costliest of {units.count(len(ranked))} classes" if few else "classes, costliest first"
+    _print_table([c for c in columns if any(c.cells)], console, title)
+
+
+def _ledger(report: Report, console: Console) -> None:
+    rows, ledger = report["rows"], report["ledger"]
+    lines = []
+    if rows["read"] != rows["used"]:
+        parts = [f"{units.count(rows[name])} {name}" for name in ("used", "ignored", "invalid")]
+        lines.append(f"{units.counted(rows['read'], 'row')} read: {', '.join(parts)}.")
+    broken = [f"{key.replace('_', ' ')} {units.count(ledger[key])}" for key in RULE_KEYS if ledger.get(key)]
+    if broken:
+        lines.append(f"Left out: {', '.join(broken)}.")
+    if ledger.get("normalized"):
+        lines.append(f"Renormalized to a sum of 1: {units.counted(ledger['normalized'], 'row')}.")
+    if ledger.get("clipped"):
+        lines.append(f"Clipped by --zero: {units.counted(ledger['clipped'], 'row')}.")
+    for line in lines:
+        _wrapped(line, console)
+    if lines:
+        console.print()
+
+
+def _provenance(report: Report, console: Console) -> None:
+    inputs, run = report.get("inputs") or [], report.get("run") or {}
+    lines: list[tuple[str, str]] = []
+    for i, entry in enumerate(inputs[:_MOST_INPUTS]):
+        facts = [units.printable(entry["path"])]
+        if entry.get("rows") is not None:
+            facts.append(units.counted(entry["rows"], "row"))
+        if entry.get("bytes") is not None:
+            facts.append(units.size(entry["bytes"]))
+        lines.append(("" if i else "input" if len(inputs) == 1 else "inputs", " · ".join(facts)))
+    if len(inputs) > _MOST_INPUTS:
+        rest = inputs[_MOST_INPUTS:]
+        total = sum(entry.get("bytes") or 0 for entry in rest)
+        lines.append(("", f"and {units.counted(len(rest), 'more file', 'more files')} · {units.size(total)}"))
+    if options := report.get("options"):
+        lines.append(("options", " · ".join(f"{name} {_option(value)}" for name, value in options.items())))
+    if run.get("seconds") is not None:
+        facts = [units.duration(run["seconds"])]
+        if run.get("rows_per_second"):
+            facts.append(units.rate(run["rows_per_second"]))
+        if run.get("bytes_per_second"):
+            facts.append(units.throughput(run["bytes_per_second"]))
+        facts += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
+        if run.get("threads"):
+            facts.append(units.counted(run["threads"], "thread"))
+        lines.append(("run", " · ".join(facts)))
+    if digest := report.get("digest"):
+        lines.append(("digest", units.printable(digest)[:_DIGEST_DIGITS]))
+    _pairs(lines, console)
+
+
+def _option(value: object) -> str:
+    if isinstance(value, list):
+        shown = ",".join(units.printable(v) for v in value[:_MOST_INPUTS])
+        return shown + (",…" if len(value) > _MOST_INPUTS else "")
+    return units.printable(value)
+
+
+def render_inspection(found: dict[str, Any], console: Console) -> None:
+    """Print what `inspect` found: the columns, how they are read, the command to type or what stands in its way."""
+    facts = [units.counted(len(found["files"]), "file")]
+    if found.get("rows") is not None:
+        facts.append(units.counted(found["rows"], "row"))
+    if found.get("row_groups") is not None:
+        facts.append(units.counted(found["row_groups"], "row group"))
+    if found.get("bytes") is not None:
+        facts.append(units.size(found["bytes"]))
+    console.print()
+    console.print(Text.assemble(" " * _INDENT, ("streamloss", "bold"), " inspect   ", " · ".join(facts)))
+    console.print()
+
+    rows = _folded(found["columns"])
+
+    def cells(show: Callable[[dict[str, Any]], object]) -> list[str]:
+        return ["" if value is None else units.printable(value) for value in map(show, rows)]
+
+    columns = [
+        _Column("column", [_shortened(units.printable(c["name"]), 30) for c in rows], 0, right=False),
+        _Column("used as", cells(lambda c: c.get("role")), 1, right=False),
+        _Column("type", [_shortened(text, 34) for text in cells(lambda c: c.get("type"))], 0, right=False),
+        _Column("layout", cells(lambda c: c.get("layout")), 4, right=False),
+        _Column("classes", cells(lambda c: c.get("classes")), 2),
+        _Column("numbers", cells(lambda c: c.get("dtype")), 5, right=False),
+        _Column("nulls", cells(_nulls), 7, right=False),
+        _Column("size", ["" if c.get("bytes") is None else units.size(c["bytes"]) for c in rows], 3),
+        _Column("stored as", cells(_storage), 6, right=False),
+    ]
+    _print_table([c for c in columns if any(c.cells)], console)
+
+    lines = [
+        ("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:_MOST_INPUTS])
+    ]
+    if len(found["files"]) > _MOST_INPUTS:
+        lines.append(("", f"and {units.counted(len(found['files']) - _MOST_INPUTS, 'more file', 'more files')}"))
+    for key in ("family", "classes", "reader", "problem"):
+        if found.get(key):
+            lines.append((key, units.printable(found[key])))
+    _pairs(lines, console)
+    if command := found.get("command"):
+        console.print()
+        _wrapped("to evaluate:", console)
+        # A command is there to be copied, so the terminal breaks it where it must and no line break is put in.
+        console.print(Text(f"{' ' * _INDENT}{units.printable(command)}", style="bold"), soft_wrap=True)
+
+
+def _folded(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Long runs of columns that differ in a number alone (p_0 … p_999) as one line each."""
+    runs: list[list[dict[str, Any]]] = []
+    for column in columns:
+        if runs and _alike(runs[-1][-1], column):
+            runs[-1].append(column)
+        else:
+            runs.append([column])
+    lines: list[dict[str, Any]] = []
+    for run in runs:
+        if len(run) <= _LONGEST_RUN:
+            lines += run
+        else:
+            sizes = [column.get("bytes") for column in run]
+            name = f"{run[0]['name']} … {run[-1]['name']}"
+            lines.append(run[0] | {"name": name, "bytes": None if None in sizes else sum(filter(None, sizes))})
+    return lines
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    same = all(one.get(key) == other.get(key) for key in ("type", "role", "layout", "dtype", "classes", "nullable"))
+    return same and one["name"] != other["name"] and _stem(one) == _stem(other)
+
+
+def _stem(column: dict[str, Any]) -> str:
+    return str(column["name"]).rstrip("0123456789")
+
+
+def _nulls(column: dict[str, Any]) -> str | None:
+    nullable = column.get("nullable")
+    return None if nullable is None else "allowed" if nullable else "none"
+
+
+def _storage(column: dict[str, Any]) -> str | None:
+    words = [*(column.get("encodings") or ()), column.get("codec")]
+    return ", ".join(str(word) for word in words if word) or None
+
+
+def render_working(working: Working, console: Console) -> None:
+    """Print a calculation term by term, with the sum under the terms."""
+    console.print()
+    console.print(Text.assemble(" " * _INDENT, (working.title, "bold"), "   ", working.formula))
+    console.print()
+    table = _table()
+    table.show_footer = working.total is not None
+    for key, head in working.columns.items():
+        if key == working.total:
+            footer = units.exact(working.value) + f" {working.unit}" if isinstance(working.value, float) else ""
+        elif key in ("q", "p"):
+            footer = units.given(sum(term[key] for term in working.terms))
+        else:
+            footer = ""
+        table.add_column(head, footer=Text(footer, style="bold"), no_wrap=True)
+    for term in working.terms:
+        shown = {key: units.given if key in _GIVEN else units.exact for key in working.columns}
+        table.add_row(*(show(term[key]) for key, show in shown.items()))
+    console.print(Padding(table, (0, 0, 1, _INDENT)))
+    if working.parts:
+        names = " + ".join(name for name, _ in working.parts)
+        values = " + ".join(units.exact(value) for _, value in working.parts)
+        _wrapped(f"= {names} = {values}", console)
+    if working.remark:
+        _wrapped(working.remark, console)
+
+
+def _known(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
+    metric: dict[str, Any] | None = metrics.get(key)
+    return metric if metric is not None and metric.get("mean") is not None else None
+
+
+def _shortened(text: str, width: int) -> str:
+    shown = Text(text)
+    shown.truncate(width, overflow="ellipsis")
+    return shown.plain
+
+
+def _table() -> Table:
+    return Table(box=_RULED, show_edge=False, pad_edge=True, header_style="", padding=(0, 1, 0, 0))
+
+
+def _print_table(columns: Sequence[_Column], console: Console, title: str = "") -> None:
+    """The columns that fit the console, in their order; empty ones are left out."""
+    room = console.width - _INDENT
+    chosen: list[_Column] = []
+    for column in sorted((c for c in columns if any(c.cells)), key=lambda c: c.rank):
+        if column.rank == 0 or sum(c.width + 2 for c in (*chosen, column)) <= room:
+            chosen.append(column)
+    table = _table()
+    kept = [c for c in columns if c in chosen]
+    for column in kept:
+        table.add_column(Text(column.head), justify="right" if column.right else "left", no_wrap=True)
+    for row in zip(*(c.cells for c in kept), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    _titled(title, table, console)
+
+
+def _titled(title: str, table: Table, console: Console) -> None:
+    if title:
+        console.print(Text(" " * _INDENT + title, style="bold"))
+    console.print(Padding(table, (0, 0, 1, _INDENT)))
+
+
+def _wrapped(text: str, console: Console) -> None:
+    console.print(Padding(Text(text), (0, 0, 0, _INDENT)))
+
+
+def _pairs(lines: Sequence[tuple[str, str]], console: Console) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in lines:
+        grid.add_row(Text(name), Text(text))
+    console.print(Padding(grid, (0, 0, 0, _INDENT)))

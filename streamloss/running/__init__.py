@@ -1,0 +1,1 @@
+"""Where parts run: one loop that measures, and the engines around it."""

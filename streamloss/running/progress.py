@@ -1,0 +1,34 @@
+"""What a running evaluation tells whoever watches: how far it is, and what the loss looks like so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look at a run: rows and bytes done, their totals where known, seconds since the start.
+
+    `cross_entropy` is the mean over the rows so far, in nats; None while there is none (no truth, no rows yet).
+    """
+
+    rows: int
+    bytes: int
+    total_rows: int | None
+    total_bytes: int | None
+    seconds: float
+    cross_entropy: float | None
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, 0 to 1, by rows or else by bytes; None when no total is known."""
+        for done, total in ((self.rows, self.total_rows), (self.bytes, self.total_bytes)):
+            if total:
+                return min(done / total, 1.0)
+        return None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The rest of the time at the speed so far; None when there is nothing to tell it from."""
+        done = self.fraction
+        return self.seconds * (1 - done) / done if done else None

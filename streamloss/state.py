@@ -1,0 +1,231 @@
+"""The exact state of an evaluation: named integer arrays that merge by adding, in any order, to the same bits.
+
+Three kinds of number stand in it. *Limbs*: a sum of float64s, or of products of four of them, without any rounding: a
+number in base 2^32 with int64 digits (Neal's small superaccumulator, arXiv 1505.05571), lowest bit 2^-BIAS. *Fixed*: three
+digits of 40 bits, whole·2^20 + high·2^-20 + low·2^-60, for the many small sums of bins and classes; a row's addend is rounded
+once, to 2^-60. *Counts*. Limbs and Fixed are canonical after `normalize`: equal sums have equal digits, so the state has one
+canonical byte string and its SHA-256 is the `digest` of the report. Row values and weights are in nats and as given.
+
+State files: the magic line, a JSON header (length first), the zlib-compressed arrays, a SHA-256 of all before. Version 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamloss.errors import DataError, StreamlossError
+from streamloss.options import DISPLAY, ROLES, Options, Task
+from streamloss.quantities import Plan, plan
+
+Array = NDArray[np.int64]
+
+LIMB_BITS = 32
+BIAS = 4320  # the lowest bit a limb can hold is 2^-4320: a product of four of the smallest float64s needs 2^-4296
+LIMBS = 268  # up to 2^4256, and half of a last limb for the count
+FIXED_BITS = 40
+FIXED_LOW, FIXED_HIGH = 60, 20  # units 2^-60 and 2^-20; the first digit counts 2^20
+
+OCTAVE = 128  # histogram buckets in every octave: relative width 1/128, so a midpoint is within 0.4 %
+LOWEST_EXPONENT = -128  # the first bucket holds 0 and all below 2^-128, the last one infinity and all from 2^128
+BUCKETS = 256 * OCTAVE + 2
+
+LEDGER = 16  # rows by code (see errors.py), then the two flags
+LEDGER_NORMALIZED, LEDGER_CLIPPED = 14, 15
+FINE_BINS = 10_000
+
+MAGIC = b"streamloss state 1\n"
+SCHEMA = "streamloss.state/1"
+_ADD, _LIMBS, _FIXED, _EXTREMES = "add", "limbs", "fixed", "extremes"
+LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+# Columns of the reliability and class records: a count, then Fixed sums of three digits each.
+RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME, RELIABILITY_WIDTH = 1, 4, 7, 10
+CLASS_INFINITE, CLASS_WEIGHT, CLASS_SUMS = 1, 2, 5
+
+
+def fine_bins(bins: int) -> int:
+    """The number of confidence bins that are kept: the smallest multiple of `bins` from 10,000 on, so `bins` is a view."""
+    return bins * math.ceil(FINE_BINS / bins)
+
+
+def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every array's name, kind and shape."""
+    p: Plan = plan(task, options)
+    m, weighted = len(p.moments), task.weighted
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "ledger": (_ADD, (LEDGER,)),
+        "weight": (_LIMBS, (2 if weighted else 0, LIMBS)),
+        "moments": (_LIMBS, (m, 3 if weighted else 2, LIMBS)),
+        "infinite": (_ADD, (m,)),
+        "infinite_weight": (_LIMBS, (m if weighted else 0, 2, LIMBS)),
+        "extremes": (_EXTREMES, (m, 2)),
+        "cross": (_LIMBS, (1 if "bits_per_byte" in p.table else 0, LIMBS)),
+        "histogram": (_FIXED if weighted else _ADD, (len(p.spread), BUCKETS, 3 if weighted else 1)),
+        "reliability": (_FIXED, (fine_bins(options.bins) if p.reliability else 0, RELIABILITY_WIDTH)),
+        "classes": (_FIXED, (task.classes if p.labels else 0, CLASS_SUMS + 3 * len(p.per_class))),
+        "mean_probabilities": (_FIXED, (task.classes if p.mean_probabilities else 0, 3)),
+    }
+    return shapes
+
+
+# Where the Fixed digits begin in each array's last axis.
+_FIXED_FROM = {"histogram": 0, "reliability": RELIABILITY_WEIGHT, "classes": CLASS_WEIGHT, "mean_probabilities": 0}
+
+
+def empty_arrays(shapes: dict[str, tuple[str, tuple[int, ...]]], lead: tuple[int, ...] = ()) -> dict[str, Array]:
+    """Arrays that hold nothing yet; `lead` puts axes (threads) before each shape."""
+    arrays = {name: np.zeros(lead + shape, dtype=np.int64) for name, (_, shape) in shapes.items()}
+    arrays["extremes"][..., 0] = HIGHEST
+    arrays["extremes"][..., 1] = LOWEST
+    return arrays
+
+
+def _carry(array: Array, bits: int) -> None:
+    """Carries from the digit before to the next along the last axis, lowest digit first, all but the last into [0, 2^bits)."""
+    for i in range(array.shape[-1] - 1):
+        np.add(array[..., i + 1], array[..., i] >> bits, out=array[..., i + 1])
+        array[..., i] &= (1 << bits) - 1
+
+
+def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Makes limbs and Fixed digits canonical, in place."""
+    for name, (kind, _) in shapes.items():
+        if not arrays[name].size:
+            continue
+        if kind == _LIMBS:
+            _carry(arrays[name], LIMB_BITS)
+        elif kind == _FIXED:
+            digits = arrays[name][..., _FIXED_FROM[name] :]
+            groups = digits.reshape(*digits.shape[:-1], -1, 3)  # a copy where the slice is not contiguous
+            _carry(groups[..., ::-1], FIXED_BITS)
+            digits[...] = groups.reshape(digits.shape)
+
+
+def limbs_value(limbs: Array) -> Fraction:
+    """The exact number that canonical limbs hold."""
+    total = 0
+    for digit in reversed(limbs.tolist()):
+        total = (total << LIMB_BITS) + digit
+    return Fraction(total, 1 << BIAS)
+
+
+def fixed_value(digits: Array) -> Fraction:
+    """The exact number of three Fixed digits."""
+    whole, high, low = (int(d) for d in digits)
+    return Fraction((((whole << FIXED_BITS) + high) << FIXED_BITS) + low, 1 << FIXED_LOW)
+
+
+@dataclass
+class State:
+    """What has been added up so far. `columns` and `inputs` say of what; they are recorded and not part of the digest."""
+
+    task: Task
+    options: Options
+    arrays: dict[str, Array]
+    columns: dict[str, str] = field(default_factory=dict)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, task: Task, options: Options) -> State:
+        """The state of no rows: merging it changes nothing."""
+        return cls(task, options, empty_arrays(layout(task, options)))
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What the numbers mean: the task and the options that change a row's value. Part of the digest."""
+        p = plan(self.task, self.options)
+        aside = (*DISPLAY, *ROLES, "dtype", "classes", "on_invalid", "sum_tolerance", "metrics")
+        options = {k: v for k, v in self.options.to_dict().items() if k not in aside}
+        return {"task": asdict(self.task), "options": options, "quantities": list(p.table)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, in hexadecimal."""
+        hashed = hashlib.sha256(_json(self.definition))
+        for name in sorted(self.arrays):
+            array = self.arrays[name]
+            hashed.update(f"\n{name} {array.shape}\n".encode())
+            hashed.update(np.ascontiguousarray(array, dtype="<i8").data)
+        return hashed.hexdigest()
+
+    def merged(self, other: State) -> State:
+        """The state of the rows of both; neither changes. Raises `StreamlossError` when the definitions differ."""
+        if self.definition != other.definition:
+            raise StreamlossError("states of different tasks or options do not merge")
+        shapes = layout(self.task, self.options)
+        arrays = {name: self.arrays[name] + other.arrays[name] for name in shapes}
+        mine, theirs = self.arrays["extremes"], other.arrays["extremes"]
+        arrays["extremes"][..., 0] = np.minimum(mine[..., 0], theirs[..., 0])
+        arrays["extremes"][..., 1] = np.maximum(mine[..., 1], theirs[..., 1])
+        normalize(arrays, shapes)
+        return State(self.task, self.options, arrays, self.columns, self.inputs + other.inputs)
+
+    def to_bytes(self) -> bytes:
+        """The state file's content."""
+        header = {
+            "schema": SCHEMA,
+            "task": asdict(self.task),
+            "options": self.options.to_dict(),
+            "columns": self.columns,
+            "inputs": self.inputs,
+            "digest": self.digest,
+        }
+        text = _json(header)
+        packed = zlib.compress(b"".join(self.arrays[n].astype("<i8").tobytes() for n in sorted(self.arrays)), 6)
+        body = MAGIC + len(text).to_bytes(8, "little") + text + packed
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "state") -> State:
+        """Reads a state back. Raises `DataError` when the bytes are not a state, are damaged or come from another version."""
+        if not data.startswith(MAGIC):
+            known = data.startswith(MAGIC.split(b" 1")[0])
+            raise DataError(f"{source}: {'a state of another version' if known else 'not a streamloss state'}")
+        body, checksum = data[:-32], data[-32:]
+        if hashlib.sha256(body).digest() != checksum:
+            raise DataError(f"{source}: the state is damaged: its checksum does not match (truncated or edited?)")
+        try:
+            start = len(MAGIC) + 8
+            stop = start + int.from_bytes(body[len(MAGIC) : start], "little")
+            header = json.loads(body[start:stop])
+            task = Task(**header["task"])
+            options = Options.of(**header["options"])
+            shapes = layout(task, options)
+            sizes = {name: int(np.prod(shape)) for name, (_, shape) in shapes.items()}
+            expected = 8 * sum(sizes.values())
+            unpacked = zlib.decompressobj().decompress(body[stop:], expected + 1)
+            if len(unpacked) != expected:
+                raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")
+            state = cls(task, options, {}, dict(header["columns"]), list(header["inputs"]))
+            at = 0
+            for name in sorted(shapes):
+                flat = np.frombuffer(unpacked, dtype="<i8", count=sizes[name], offset=at)
+                state.arrays[name] = flat.astype(np.int64).reshape(shapes[name][1])
+                at += 8 * sizes[name]
+        except (ValueError, KeyError, TypeError, zlib.error, StreamlossError, RecursionError) as error:
+            raise DataError(f"{source}: the state cannot be read: {error}") from error
+        if header.get("digest") != state.digest:
+            raise DataError(f"{source}: the state does not have the digest that it names")
+        return state
+
+
+def merge(states: Sequence[State]) -> State:
+    """All of them together."""
+    whole = states[0]
+    for state in states[1:]:
+        whole = whole.merged(state)
+    return whole
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
