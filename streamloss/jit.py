@@ -14,8 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
-from numba.core import config, event
+# An idle OpenMP worker must sleep, not spin: its core belongs to the threads that decode. Read when the pool starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numba  # noqa: E402
+from numba.core import config, event  # noqa: E402
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -18,15 +18,17 @@ What is taken as meant where SPEC §1 leaves room:
 - `zero` = EPS > 0 caps every −ln p (and −ln q in reverse KL) of cross-entropy, KL, reverse KL and focal at −ln EPS.
 - `pos_weight` touches binary cross-entropy alone.
 - A row's weight is weight × class_weights[label]; rows of weight 0, masked or with the ignored label do not exist.
-- Calibration bins are (i/B, (i+1)/B], the first closed at 0. Equal-mass bins are the rows ordered by confidence (ties
-  in row order) cut as `np.array_split` cuts them: n mod B groups of ⌈n/B⌉ rows, then groups of ⌊n/B⌋; weights weigh
-  the rows inside a group and the groups. `streamloss` bins confidences finely first, so it may differ by a fine bin.
-- The standard error of a weighted mean is √(n/(n−1) Σ w²(x−x̄)²) / Σ w; None for one row or an infinite mean.
+- Calibration bins are (i/B, (i+1)/B], the first closed at 0. Equal-mass groups are the rows ordered by confidence and
+  cut B−1 times, each time where the weight so far is nearest to i W/B (of two as near, the later place); rows of one
+  fine bin, of which there are at least 10,000, stay together.
+- The standard error of a weighted mean is √(n/(n−1) Σ w²(x−x̄)²) / Σ w, None for one row. Infinite rows make the mean
+  infinite; error and interval are those of the finite rows. Perplexity's interval is that of the mean, exponentiated.
 - The quantile at level a is the smallest value whose cumulative weight reaches a Σ w.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -363,9 +365,7 @@ def evaluate(rows: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Sum
         if key not in NOT_A_MEAN
     }
     if "cross_entropy" in report:
-        loss = report["cross_entropy"]
-        ppl = mp.exp(loss.mean) if loss.mean < INF else INF
-        report["perplexity"] = Summary(ppl, None if loss.stderr is None else ppl * loss.stderr)
+        report["perplexity"] = perplexity(report["cross_entropy"])
         if "bytes" in kept[0][0]:
             report["bits_per_byte"] = bits_per_byte(
                 [v["cross_entropy"] for v in values], [mp.mpf(row["bytes"]) for row, _ in kept], weights
@@ -431,15 +431,28 @@ def summarize(
     """Mean, standard error, normal interval, extremes, infinite rows and quantiles of one row quantity."""
     finite = [(x, w) for x, w in zip(values, weights, strict=True) if x < INF]
     infinite = len(values) - len(finite)
-    s = Summary(INF if infinite else mean(values, weights), min=min(values), max=max(values), infinite=infinite)
+    s = Summary(INF, min=min(values), max=max(values), infinite=infinite)
     s.quantiles = {a: quantile(values, weights, a) for a in levels}
-    if finite:
-        s.finite_mean = mean([x for x, _ in finite], [w for _, w in finite])
-    if not infinite:
-        s.stderr = stderr(values, weights)
+    if not finite:
+        return s
+    xs, ws = [x for x, _ in finite], [w for _, w in finite]
+    s.finite_mean, s.stderr = mean(xs, ws), stderr(xs, ws)
+    s.mean = INF if infinite else s.finite_mean
     if s.stderr is not None:
         half = mp.sqrt(2) * mp.erfinv(mp.mpf(confidence)) * s.stderr
-        s.low, s.high = s.mean - half, s.mean + half
+        s.low, s.high = s.finite_mean - half, s.finite_mean + half
+    return s
+
+
+def perplexity(loss: Summary) -> Summary:
+    """exp of the mean cross-entropy in nats; its error by the delta method, its interval the mean's, exponentiated."""
+    s = Summary(mp.exp(loss.mean) if loss.mean < INF else INF, infinite=loss.infinite)
+    if loss.finite_mean is not None:
+        s.finite_mean = mp.exp(loss.finite_mean)
+    if loss.stderr is not None:
+        s.stderr = s.finite_mean * loss.stderr
+        if not loss.infinite:
+            s.low, s.high = mp.exp(loss.low), mp.exp(loss.high)
     return s
 
 
@@ -485,15 +498,19 @@ def reliability(
 def equal_mass(
     scores: Sequence[Any], outcomes: Sequence[Any], weights: Sequence[Any], bins: int
 ) -> list[tuple[int, Any, Any, Any]]:
-    """`reliability` over groups of equal numbers of rows in the order of their confidence."""
-    order = sorted(range(len(scores)), key=lambda i: scores[i])
-    size, more = divmod(len(order), bins)
-    groups, start = [], 0
-    for b in range(bins):
-        stop = start + size + (b < more)
-        groups.append(_bin(order[start:stop], scores, outcomes, weights))
-        start = stop
-    return groups
+    """`reliability` over groups of nearly equal weight in the order of their confidence."""
+    fine = bins * math.ceil(10_000 / bins)
+    together: dict[int, list[int]] = {}
+    for i, score in enumerate(scores):
+        together.setdefault(bin_of(score, fine), []).append(i)
+    lots = [together[b] for b in sorted(together)]
+    reached = list(itertools.accumulate(mp.fsum(weights[i] for i in lot) for lot in lots))
+    cuts = {len(lots)}
+    for b in range(1, bins):
+        goal = reached[-1] * b / bins
+        cuts.add(1 + min(range(len(lots)), key=lambda at: (abs(reached[at] - goal), -at)))
+    groups = [itertools.chain(*lots[start:stop]) for start, stop in itertools.pairwise(sorted({0} | cuts))]
+    return [_bin(list(group), scores, outcomes, weights) for group in groups]
 
 
 def _bin(
@@ -528,6 +545,43 @@ def close(ours: float | None, truth: Any, relative: float = 1e-12, absolute: flo
     """SPEC §5: within 1e−12 relative or 1e−14 absolute, infinities alike."""
     if ours is None or truth is None:
         return ours is None and truth is None
-    if math.isinf(ours) or mp.isinf(truth):
-        return bool(mp.mpf(ours) == truth)
+    if math.isinf(ours) or mp.isinf(truth):  # beyond the largest float64 is infinite, too
+        return ours == float(truth)
     return bool(abs(mp.mpf(ours) - truth) <= max(absolute, relative * abs(truth)))
+
+
+def differences(report: Any, truth: Mapping[str, Summary]) -> list[str]:
+    """Where a `streamloss.Report` and `evaluate` part by more than SPEC allows, one line each; empty when all is well.
+
+    Every field that both sides have is compared: means and extremes as in SPEC §5, errors and intervals within 1e−9 (or
+    1e−12 of the mean, which is what rounded rows leave of a spread of zero), quantiles within 0.4 %.
+    """
+    bounds = {
+        "mean": 1e-12,
+        "finite_mean": 1e-12,
+        "min": 1e-12,
+        "max": 1e-12,
+        "stderr": 1e-9,
+        "low": 1e-9,
+        "high": 1e-9,
+    }
+    wrong = []
+    for key, got in report.metrics.items():
+        if got.mean is None:
+            if key in truth:
+                wrong.append(f"{key}: null ({got.reason}) is not {float(truth[key].mean)!r}")
+            continue
+        want = truth[key]
+        size = min(abs(float(want.mean if want.finite_mean is None else want.finite_mean)), 1e300)
+        for name, bound in bounds.items():
+            ours, theirs = getattr(got, name), getattr(want, name)
+            slack = 1e-14 if bound == 1e-12 else max(1e-14, 1e-12 * size)
+            if ours is not None and theirs is not None and not close(ours, theirs, bound, slack):
+                wrong.append(f"{key}.{name}: {ours!r} is not {float(theirs)!r}")
+        if got.infinite is not None and got.infinite != want.infinite:
+            wrong.append(f"{key}.infinite: {got.infinite} is not {want.infinite}")
+        for level, theirs in want.quantiles.items() if got.quantiles else ():
+            ours = got.quantiles[f"{level:g}"]
+            if not close(ours, theirs, 4e-3, 1e-12):
+                wrong.append(f"{key} at {level:g}: {ours!r} is not {float(theirs)!r}")
+    return wrong

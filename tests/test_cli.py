@@ -182,6 +182,20 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_standard_output_by_its_file_name() -> None:
+    ended = start("-m", "streamloss", "inspect", DIGITS, "--format", "json", "-o", "/dev/stdout")
+    assert (ended.returncode, ended.stderr) == (0, "streamloss: wrote /dev/stdout\n")
+    assert json.loads(ended.stdout)["rows"] == 900
+
+
+def test_a_full_disk_is_one_line() -> None:
+    words = [sys.executable, "-m", "streamloss", "calc", "softmax", "1,1,3"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=120)
+    assert ended.returncode == 3
+    assert ended.stderr == b"streamloss: error: cannot write to standard output: No space left on device\n"
+
+
 def test_a_terminal_without_unicode_is_no_error() -> None:
     ended = start("-m", "streamloss", "calc", "kl", "--help", env=os.environ | {"PYTHONIOENCODING": "latin-1"})
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -257,16 +271,18 @@ def test_the_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_saved_state_gives_the_same_report(tmp_path: Path) -> None:
     state = str(tmp_path / "digits.state")
-    first = json.loads(run("evaluate", DIGITS, "--format", "json", "--save-state", state).stdout)
+    words = ("--unit", "bit", "--format", "json")
+    first = json.loads(run("evaluate", DIGITS, *words, "--save-state", state).stdout)
     again = json.loads(run("report", state, "--format", "json").stdout)
     assert again["digest"] == first["digest"]
     assert again["metrics"] == first["metrics"]
-    bits = json.loads(run("report", state, "--unit", "bit", "--quantiles", "0.5", "--format", "json").stdout)
-    assert bits["unit"] == "bit"
-    assert list(bits["metrics"]["cross_entropy"]["quantiles"]) == ["0.5"]
-    result = run("report", state, state)
-    assert result.exit_code in (2, 3)
-    assert "Traceback" not in result.stderr
+    assert again["unit"] == "bit"
+    shown = json.loads(run("report", state, "--unit", "nat", "--quantiles", "0.5", "--format", "json").stdout)
+    assert shown["unit"] == "nat"
+    assert list(shown["metrics"]["cross_entropy"]["quantiles"]) == ["0.5"]
+    twice = run("report", state, state)
+    assert twice.exit_code == 3
+    assert "overlap" in twice.stderr
 
 
 def test_a_failed_run_leaves_the_old_report(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from streamloss import errors
 from streamloss.errors import IGNORED, USED, DataError, UsageError
 from streamloss.options import Options
 from streamloss.reading.batch import ARRAY_DTYPES, NAMES
-from streamloss.reading.columns import from_arrays
+from streamloss.reading.memory import from_arrays
 from streamloss.reading.source import convert, describe, open_input, read_part
 
 N, K = 23, 5
@@ -620,6 +620,13 @@ def numbered(n, start=0):
     return pa.table({"prob": values, "label": np.zeros(n, np.int64), "other": ["x" * 50] * n})
 
 
+def test_the_bytes_of_a_part_are_those_of_its_decoded_values(tmp_path):
+    logits, targets = np.zeros((9, 100), np.float32), np.zeros((9, 100), np.float16)
+    table = pa.Table.from_batches([from_arrays({"logits": logits, "target_probs": targets, "weight": np.ones(9)})])
+    source = open_input(write(tmp_path / "x.parquet", table, row_group_size=4), Options())
+    assert [part.bytes for part in source.parts(1)] == [rows * (400 + 200 + 8) for rows in (4, 4, 1)]
+
+
 def test_parts_cover_every_row_once(tmp_path):
     write(tmp_path / "b.parquet", numbered(100), row_group_size=7)
     write(tmp_path / "a.parquet", numbered(50, 100), row_group_size=50)
@@ -865,6 +872,22 @@ def test_standard_input_that_breaks_off_or_holds_nothing(monkeypatch):
         open_input("-", Options())
 
 
+def test_standard_input_with_offsets_beyond_its_values(monkeypatch):
+    table = pa.table({"logits": lists([[1, 2], [3, 4], [5, 6]])})
+    offsets = np.array([0, 2, 4, 6], np.int32).tobytes()
+    whole = as_ipc(table)
+    assert whole.count(offsets) == 1
+    pipe(monkeypatch, whole.replace(offsets, np.array([0, 2, 400, 6], np.int32).tobytes()))
+    with pytest.raises(DataError, match=r"^-: cannot be read: .*[Oo]ffset"):
+        batches("-")
+
+
+def test_a_dictionary_with_indices_beyond_it():
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 5]), pa.array(["a", "b"]), safe=False)
+    with pytest.raises(DataError, match="input, column 'label': damaged dictionary"):
+        one({"prob": [0.5, 0.5], "label": column}, Options(classes=("a", "b")))
+
+
 def test_everything_that_holds_rows():
     table = numbered(20)
     arrays = {"prob": np.arange(20.0), "label": np.zeros(20, np.int64)}
@@ -914,6 +937,19 @@ def test_a_later_batch_must_hold_what_the_first_one_held():
         convert({"logits": VALUES.astype(np.float32)}, plan)
     with pytest.raises(DataError, match="column 'label': found string, expected labels"):
         convert(from_arrays({"logits": VALUES.astype(np.float32), "label": ["a"] * N}), plan)
+
+
+def test_one_batch_of_a_table_of_many_chunks_or_none():
+    plan = open_input(as_table("list", "float32"), Options()).plan
+    table = as_table("list", "float32")
+    chunked = pa.concat_tables([table.slice(4), table.slice(0, 4)])
+    for data in (chunked, SimpleNamespace(__arrow_c_stream__=chunked.__arrow_c_stream__)):
+        rows = expected("float32")
+        np.testing.assert_array_equal(convert(data, plan).prediction, np.concatenate([rows[4:], rows[:4]]))
+    for data in (table.slice(0, 0), table.schema.empty_table()):
+        assert convert(data, plan).prediction.shape == (0, K)
+    with pytest.raises(UsageError, match="cannot read list"):
+        convert([1, 2], plan)
 
 
 def test_batches_are_about_8_mib():

@@ -121,15 +121,8 @@ SMALL = {
 
 @pytest.mark.parametrize("which", SMALL)
 def test_whole_report_against_the_oracle(which):
-    """The first 1,000 rows' means, errors, extremes and infinite rows; adaptive bins within a fine bin's width."""
+    """Everything in the report of the first 1,000 rows."""
     name, columns = SMALL[which]
     ((role, column),) = columns.items()
     table = pq.read_table(path(name)).slice(0, 1000).select([column, "label"]).rename_columns([role, "label"])
-    report, truth = streamloss.evaluate(table), oracle.evaluate(table.to_pylist())
-    for key, got in report.metrics.items():
-        slack = 1e-3 if key == "adaptive_ece" else 1e-14
-        assert oracle.close(got.mean, truth[key].mean, 1e-12, slack), key
-        if truth[key].min is not None:
-            assert oracle.close(got.min, truth[key].min) and oracle.close(got.max, truth[key].max), key
-            assert oracle.close(got.stderr, truth[key].stderr, 1e-9), key
-            assert got.infinite == truth[key].infinite, key
+    assert oracle.differences(streamloss.evaluate(table), oracle.evaluate(table.to_pylist())) == []

@@ -25,16 +25,10 @@ def report(states: tuple[str, ...], form: str | None, output: str | None, **disp
       streamloss evaluate data/digits.parquet --logits logits --label label --save-state digits.state
       streamloss report digits.state --unit bit
     """
-    asked = Options.of(**display)
+    Options.of(**display)  # wrong options are found before anything is read
     destination = shared.Destination(form, output, states)
 
     from streamloss import api
     from streamloss.reporting.terminal import render
 
-    merged = api.merge(
-        list(states),
-        unit=asked.unit,
-        quantiles=asked.quantiles if display["quantiles"] is not None else None,
-        confidence=display["confidence"],
-    )
-    destination.write(merged.to_dict(), render)
+    destination.write(api.merge(list(states), **display).to_dict(), render)

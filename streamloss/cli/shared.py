@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from streamloss.errors import UsageError
+from streamloss.errors import StreamlossError, UsageError
 from streamloss.options import DType, Unit
 
 if TYPE_CHECKING:
@@ -158,7 +158,12 @@ class Destination:
             draw(record, Console())
             return
         if self.file is None:
-            click.echo(data, nl=False)
+            try:
+                click.echo(data, nl=False)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
             return
         from streamloss.reporting.files import write_atomically
 

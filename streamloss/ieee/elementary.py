@@ -148,21 +148,32 @@ def log1p(x: float) -> Any:
 
 
 @scalar
+def logistic(x: float) -> Any:
+    """(σ(x), σ(−x), softplus(−x), softplus(x)) from one exponential: p, 1 − p, −ln p and −ln(1 − p) of the logit x."""
+    hi, lo, a, b = _exp_parts(-abs(x))
+    e, error = hi * a * b, lo * a * b
+    d = 1.0 + e
+    rest = (e - (d - 1.0)) + error
+    large, small = 1.0 / d, e / d
+    large = large + (fma(-large, d, 1.0) - large * rest) / d
+    small = small + (fma(-small, d, e) + error - small * rest) / d
+    tail = log1p(e) + error / d
+    positive = x >= 0.0
+    return (
+        large if positive else small,
+        small if positive else large,
+        max(-x, 0.0) + tail,
+        max(x, 0.0) + tail,
+    )
+
+
+@scalar
 def sigmoid(x: float) -> Any:
     """1 / (1 + e^−x), 0 at −inf and 1 at inf."""
-    hi, lo, a, b = _exp_parts(-abs(x))
-    e = hi * a * b
-    d = 1.0 + e
-    rest = (e - (d - 1.0)) + lo * a * b
-    top = 1.0 if x >= 0.0 else e
-    below = 0.0 if x >= 0.0 else lo * a * b
-    y = top / d
-    return y + (fma(-y, d, top) + below - y * rest) / d
+    return logistic(x)[0]
 
 
 @scalar
 def softplus(x: float) -> Any:
     """ln(1 + e^x), 0 at −inf and inf at inf: the binary cross-entropy of the logit −x."""
-    hi, lo, a, b = _exp_parts(-abs(x))
-    e = hi * a * b
-    return max(x, 0.0) + (log1p(e) + lo * a * b / (1.0 + e))
+    return logistic(x)[3]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import prange
 
 from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, PROBABILITY_ABOVE_ONE, USED
 from streamloss.ieee.bits import widen
-from streamloss.ieee.elementary import INF, log, log1p, sigmoid, softplus
+from streamloss.ieee.elementary import INF, log, log1p, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.pair import bracket
 from streamloss.kernels.panel import CLIPPED, LOGITS, power
@@ -29,6 +30,9 @@ from streamloss.quantities import (
     SCORE,
     TARGET_ENTROPY,
 )
+
+BLOCK = 512
+CHANCE, REST, COST_1, COST_0 = range(4)  # p, 1 − p and their costs, one column a row of the block
 
 
 @scalar
@@ -50,66 +54,114 @@ def times(weight: float, cost: float) -> Any:
 
 
 @loop
-def write_binary(
-    i: int,
-    form: int,
-    v: float,
-    scale: float,
-    labelled: bool,
-    y: float,
-    soft: bool,
-    cap: float,
-    pos_weight: float,
-    gamma: float,
-    alpha: float,
-    flags: Any,
-    out: Any,
-) -> None:
-    """One row's values into their slots; alpha < 0 means no class balance in the focal loss."""
+def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: Any) -> int:
+    """p, 1 − p, −ln p and −ln(1 − p) of the block's rows; returns how many rows may break a rule."""
+    suspects = np.int64(0)
     if form == LOGITS:
-        z = v * scale
-        p, rest = sigmoid(z), sigmoid(-z)
-        cost_1, cost_0 = softplus(-z), softplus(z)
-        right_side = z > 0.0
+        for j in range(m):
+            v = widen(x[first + j])
+            suspects += np.int64(not v < INF)
+            p, rest, cost_1, cost_0 = logistic(v * scale)
+            figures[CHANCE, j] = p
+            figures[REST, j] = rest
+            figures[COST_1, j] = cost_1
+            figures[COST_0, j] = cost_0
     else:
-        p, rest = v, 1.0 - v
-        cost_1, cost_0 = -log(v), -log1p(-v)
-        right_side = v > 0.5
-    top = max(p, rest)
-    out[ENTROPY, i] = times(p, cost_1) + times(rest, cost_0)
-    out[CONFIDENCE, i] = top
-    if not labelled:
-        return
-    if (y > 0.0 and cost_1 > cap) or (y < 1.0 and cost_0 > cap):
-        flags[i] |= CLIPPED
-    paid_1, paid_0 = min(cost_1, cap), min(cost_0, cap)
-    other = 1.0 - y
-    out[CROSS_ENTROPY, i] = times(pos_weight * y, paid_1) + times(other, paid_0)
-    if y > 0.5:
-        out[BRIER, i] = (rest - other) * (rest - other)
-    else:
-        out[BRIER, i] = (p - y) * (p - y)
-    right = 1.0 if right_side == (y > 0.5) else 0.0
-    out[ACCURACY, i] = right
-    out[OVERCONFIDENCE, i] = top - right
-    out[SCORE, i] = p
-    out[OUTCOME, i] = y
-    if soft:
-        log_y, log_other = log(y), log1p(-y)
-        out[TARGET_ENTROPY, i] = times(y, -log_y) + times(other, -log_other)
-        capped_1, capped_0 = cost_1 > cap, cost_0 > cap
-        floor_1 = 1.0 - rest if not capped_1 else 0.0
-        if capped_1 or capped_0:
-            out[KL, i] = times(y, paid_1 + log_y) + times(other, paid_0 + log_other)
+        for j in range(m):
+            v = widen(x[first + j])
+            suspects += np.int64(not ((v >= 0.0) & (v <= 1.0)))
+            figures[CHANCE, j] = v
+            figures[REST, j] = 1.0 - v
+            figures[COST_1, j] = -log(v)
+            figures[COST_0, j] = -log1p(-v)
+    return suspects
+
+
+@loop
+def mark_rules(form: int, x: Any, first: int, m: int, code: Any) -> None:
+    """Gives their rule to the rows that break one."""
+    for i in range(first, first + m):
+        if code[i] == USED:
+            code[i] = binary_rule(form, widen(x[i]))
+
+
+@loop
+def load_labels(label: Any, first: int, m: int, smoothing: float, code: Any, y: Any) -> None:
+    """y of the block's rows, smoothed towards ½; outside [0, 1] it breaks a rule."""
+    wrong = np.int64(0)
+    for j in range(m):
+        v = np.float64(label[first + j])
+        wrong += np.int64(not ((v >= 0.0) & (v <= 1.0)))
+        y[j] = v * (1.0 - smoothing) + 0.5 * smoothing
+    if wrong > 0:
+        for j in range(m):
+            if code[first + j] == USED and not 0.0 <= np.float64(label[first + j]) <= 1.0:
+                code[first + j] = LABEL
+
+
+@loop
+def write_plain(first: int, m: int, figures: Any, out: Any) -> None:
+    """What needs no label."""
+    entropy, confidence = out[ENTROPY, first : first + m], out[CONFIDENCE, first : first + m]
+    for j in range(m):
+        p, rest = figures[CHANCE, j], figures[REST, j]
+        entropy[j] = times(p, figures[COST_1, j]) + times(rest, figures[COST_0, j])
+    for j in range(m):
+        confidence[j] = max(figures[CHANCE, j], figures[REST, j])
+
+
+@loop
+def write_losses(first: int, m: int, cap: float, pos_weight: float, figures: Any, y: Any, flags: Any, out: Any) -> None:
+    """Cross-entropy, Brier score, accuracy and the two sides of calibration."""
+    last = first + m
+    loss, brier = out[CROSS_ENTROPY, first:last], out[BRIER, first:last]
+    right, over, top = out[ACCURACY, first:last], out[OVERCONFIDENCE, first:last], out[CONFIDENCE, first:last]
+    score, outcome = out[SCORE, first:last], out[OUTCOME, first:last]
+    for j in range(m):
+        paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
+        loss[j] = times(pos_weight * y[j], paid_1) + times(1.0 - y[j], paid_0)
+    for j in range(m):
+        off = figures[REST, j] - (1.0 - y[j]) if y[j] > 0.5 else figures[CHANCE, j] - y[j]
+        brier[j] = off * off
+    for j in range(m):
+        hit = (figures[CHANCE, j] > figures[REST, j]) == (y[j] > 0.5)
+        right[j] = 1.0 if hit else 0.0
+    for j in range(m):
+        over[j] = top[j] - right[j]
+    for j in range(m):
+        score[j] = figures[CHANCE, j]
+    for j in range(m):
+        outcome[j] = y[j]
+    if cap < INF:
+        for j in range(m):
+            cut = (y[j] > 0.0 and figures[COST_1, j] > cap) or (y[j] < 1.0 and figures[COST_0, j] > cap)
+            flags[first + j] |= CLIPPED if cut else 0
+
+
+@loop
+def write_soft(first: int, m: int, cap: float, figures: Any, y: Any, out: Any) -> None:
+    """Target entropy and KL(y‖p) of soft labels."""
+    for j in range(m):
+        other = 1.0 - y[j]
+        log_1, log_0 = log(y[j]), log1p(-y[j])
+        cost_1, cost_0 = figures[COST_1, j], figures[COST_0, j]
+        out[TARGET_ENTROPY, first + j] = times(y[j], -log_1) + times(other, -log_0)
+        if cost_1 > cap or cost_0 > cap:
+            kl = times(y[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
-            floor_1 = p
-            term_1, _ = bracket(y, floor_1, log_y + cost_1)
-            term_0, _ = bracket(other, rest, log_other + cost_0)
-            out[KL, i] = term_1 + term_0
-    if gamma >= 0.0:
-        on_1 = alpha if alpha >= 0.0 else 1.0
-        on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
-        out[FOCAL, i] = times(on_1 * y * power(rest, gamma), paid_1) + times(on_0 * other * power(p, gamma), paid_0)
+            kl = bracket(y[j], figures[CHANCE, j], log_1 + cost_1)[0] + bracket(other, figures[REST, j], log_0 + cost_0)[0]
+        out[KL, first + j] = kl
+
+
+@loop
+def write_focal(first: int, m: int, cap: float, gamma: float, alpha: float, figures: Any, y: Any, out: Any) -> None:
+    """Focal loss; alpha < 0 means no class balance."""
+    on_1 = alpha if alpha >= 0.0 else 1.0
+    on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
+    for j in range(m):
+        part_1 = times(on_1 * y[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
+        part_0 = times(on_0 * (1.0 - y[j]) * power(figures[CHANCE, j], gamma), min(figures[COST_0, j], cap))
+        out[FOCAL, first + j] = part_1 + part_0
 
 
 @kernel
@@ -136,21 +188,21 @@ def binary(
     n = x.shape[0]
     labelled = label.shape[0] > 0
     for t in prange(threads):
-        for i in range(n * t // threads, n * (t + 1) // threads):
-            if code[i] != USED:
-                continue
-            v = widen(x[i])
-            code[i] = binary_rule(form, v)
-            y = 0.0
+        start, stop = n * t // threads, n * (t + 1) // threads
+        figures = np.empty((4, BLOCK))
+        y = np.empty(BLOCK)
+        for first in range(start, stop, BLOCK):
+            m = min(BLOCK, stop - first)
+            if load_figures(form, scale, x, first, m, figures) > 0:
+                mark_rules(form, x, first, m, code)
+            write_plain(first, m, figures, out)
             if labelled:
-                y = label[i] * 1.0
-                if not 0.0 <= y <= 1.0:
-                    code[i] = LABEL
-                y = y * (1.0 - smoothing) + 0.5 * smoothing
-            if code[i] == USED:
-                write_binary(
-                    i, form, v, scale, labelled, y, soft, cap, pos_weight, gamma, alpha, flags, out
-                )  # fmt: skip
+                load_labels(label, first, m, smoothing, code, y)
+                write_losses(first, m, cap, pos_weight, figures, y, flags, out)
+                if soft:
+                    write_soft(first, m, cap, figures, y, out)
+                if gamma >= 0.0:
+                    write_focal(first, m, cap, gamma, alpha, figures, y, out)
 
 
 @kernel

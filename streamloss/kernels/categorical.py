@@ -42,20 +42,16 @@ from streamloss.kernels.panel import (
     side_holds,
     small_ranks,
     small_side,
+    write_labelled,
 )
 from streamloss.quantities import (
-    ACCURACY,
     BRIER,
     CONFIDENCE,
     CROSS_ENTROPY,
     ENTROPY,
     FOCAL,
     KL,
-    OUTCOME,
-    OVERCONFIDENCE,
-    SCORE,
     TARGET_ENTROPY,
-    TOP_K,
 )
 
 COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS = range(7)  # a labelled row's figures, one column a lane
@@ -128,54 +124,60 @@ def smoothed_entropy(k: int, smoothing: float) -> Any:
 
 
 @loop
-def write_row(
-    i: int,
-    lane: int,
-    label: int,
+def smooth_figures(k: int, smoothing: float, cap: float, side: Any, figures: Any) -> Any:
+    """Turns the label's figures into those of q'; returns H(q')."""
+    share = smoothing / k
+    hot = 1.0 - smoothing + share
+    for lane in range(LANES):
+        paid = min(figures[COST, lane], cap)
+        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * side[TOTAL, lane]
+        figures[COST, lane] = (1.0 - smoothing) * paid + share * figures[COSTS, lane]
+        figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
+        figures[FOCAL_, lane] = (1.0 - smoothing) * figures[FOCAL_, lane] + share * figures[FOCALS, lane]
+    return smoothed_entropy(k, smoothing)
+
+
+@loop
+def copy_lanes(row: Any, rows: int, slot: Any, first: int) -> None:
+    """slot[first : first + rows] = row[:rows]."""
+    for lane in range(rows):
+        slot[first + lane] = row[lane]
+
+
+@loop
+def write_rows(
+    first: int,
+    rows: int,
+    labelled: bool,
     k: int,
     smoothing: float,
     cap: float,
     gamma: float,
-    rank: float,
+    rank: Any,
     top_k: Any,
     side: Any,
     figures: Any,
     flags: Any,
     out: Any,
 ) -> None:
-    """One row's values into their slots; label −1 where there is none."""
-    top = side[TOP, lane]
-    out[ENTROPY, i] = side[ENTROPY_, lane]
-    out[CONFIDENCE, i] = top
-    if label < 0:
+    """The rows in the first lanes into their slots, also those whose code says that nobody will look."""
+    copy_lanes(side[ENTROPY_], rows, out[ENTROPY], first)
+    copy_lanes(side[TOP], rows, out[CONFIDENCE], first)
+    if not labelled:
         return
-    own = figures[COST, lane]
-    paid = min(own, cap)
-    if own > cap:
-        flags[i] |= CLIPPED
-    right = 1.0 if rank == 0.0 else 0.0
-    brier = figures[BRIER_, lane]
-    focal = figures[FOCAL_, lane]
+    for lane in range(rows):
+        flags[first + lane] |= CLIPPED if figures[COST, lane] > cap else 0
     if smoothing > 0.0:
-        share = smoothing / k
-        hot = 1.0 - smoothing + share
-        paid = (1.0 - smoothing) * paid + share * figures[COSTS, lane]
-        floor = smoothed_entropy(k, smoothing)
-        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * side[TOTAL, lane]
-        brier = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
-        focal = (1.0 - smoothing) * focal + share * figures[FOCALS, lane]
-        out[TARGET_ENTROPY, i] = floor
-        out[KL, i] = paid - floor
-    out[CROSS_ENTROPY, i] = paid
-    out[BRIER, i] = brier
-    out[ACCURACY, i] = right
-    out[OVERCONFIDENCE, i] = top - right
-    out[SCORE, i] = top
-    out[OUTCOME, i] = right
+        floor = smooth_figures(k, smoothing, cap, side, figures)
+        for lane in range(rows):
+            out[TARGET_ENTROPY, first + lane] = floor
+            out[KL, first + lane] = figures[COST, lane] - floor
+    for lane in range(rows):
+        out[CROSS_ENTROPY, first + lane] = min(figures[COST, lane], cap)
+    copy_lanes(figures[BRIER_], rows, out[BRIER], first)
+    write_labelled(first, rows, side[TOP], rank, top_k, out)
     if gamma >= 0.0:
-        out[FOCAL, i] = focal
-    for t in range(top_k.shape[0]):
-        out[TOP_K + t, i] = 1.0 if rank < top_k[t] else 0.0
+        copy_lanes(figures[FOCAL_], rows, out[FOCAL], first)
 
 
 @loop
@@ -270,11 +272,7 @@ def categorical(
                     if smoothing > 0.0:
                         figures[COSTS:] = 0.0
                         add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
-                for lane in range(rows):
-                    i = first + lane
-                    if code[i] == USED:
-                        y = lanes_label[lane] if labelled else -1
-                        write_row(i, lane, y, k, smoothing, cap, gamma, rank[lane], top_k, side, figures, flags, out)
+                write_rows(first, rows, labelled, k, smoothing, cap, gamma, rank, top_k, side, figures, flags, out)
         else:
             for i in range(start, stop):
                 if code[i] != USED:
@@ -288,7 +286,6 @@ def categorical(
                     continue
                 flags[i] |= renormalized(form, tolerance, normalize, side[TOTAL, 0])
                 finish_side(form, normalize, side)
-                y = -1
                 if labelled:
                     y = label[i]
                     load_own(x, i, y, own)
@@ -296,4 +293,4 @@ def categorical(
                     rank[0] = large_rank(x, i, y)
                     if smoothing > 0.0:
                         smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
-                write_row(i, 0, y, k, smoothing, cap, gamma, rank[0], top_k, side, figures, flags, out)
+                write_rows(i, 1, labelled, k, smoothing, cap, gamma, rank, top_k, side, figures, flags, out)

@@ -254,35 +254,81 @@ def fine_bin(score: float, bins: int) -> int:
 
 
 @loop
-def add_reliability(score: Any, outcome: Any, w: Any, weighted: bool, n: int, bins: Any) -> None:
-    """Counts, and sums of confidence and of what happened, by confidence bin."""
-    for i in range(n):
-        record = bins[fine_bin(score[i], bins.shape[0])]
-        record[0] += 1
-        if weighted:
-            add_fixed(record, RELIABILITY_WEIGHT, w[i])
-            add_fixed(record, RELIABILITY_SCORE, w[i] * score[i])
-            add_fixed(record, RELIABILITY_OUTCOME, w[i] * outcome[i])
-        else:
-            high, low = fixed_parts(score[i])
-            record[RELIABILITY_SCORE + 1] += high
-            record[RELIABILITY_SCORE + 2] += low
-            high, low = fixed_parts(outcome[i])
-            record[RELIABILITY_OUTCOME + 1] += high
-            record[RELIABILITY_OUTCOME + 2] += low
+def split_fixed(v: Any, m: int, high: Any, low: Any) -> int:
+    """The Fixed parts of every value; returns how many are too large for them (2^20 and above)."""
+    large = np.int64(0)
+    for j in range(m):
+        x = v[j]
+        fits = x < 1048576.0
+        large += np.int64(not fits)
+        h, r = fixed_parts(x if fits else 0.0)
+        high[j] = h
+        low[j] = r
+    return large
 
 
 @loop
-def add_class(record: Any, v: float, w: float, weighted: bool, at: int) -> None:
-    """One value into its class's sum; an infinite one is counted by the caller."""
+def add_reliability(score: Any, outcome: Any, w: Any, weighted: bool, m: int, bins: Any, parts: Any) -> None:
+    """Counts, and sums of confidence and of what happened, by confidence bin. parts (5, BLOCK) is room to work in."""
+    at = parts[4]
+    for j in range(m):
+        at[j] = fine_bin(score[j], bins.shape[0])
     if weighted:
-        add_fixed(record, at, w * v)
-    elif v < 1048576.0:
-        high, low = fixed_parts(v)
-        record[at + 1] += high
-        record[at + 2] += low
-    else:
-        add_fixed(record, at, v)
+        for j in range(m):
+            record = bins[at[j]]
+            record[0] += 1
+            add_fixed(record, RELIABILITY_WEIGHT, w[j])
+            add_fixed(record, RELIABILITY_SCORE, w[j] * score[j])
+            add_fixed(record, RELIABILITY_OUTCOME, w[j] * outcome[j])
+        return
+    split_fixed(score, m, parts[0], parts[1])
+    split_fixed(outcome, m, parts[2], parts[3])
+    for j in range(m):
+        record = bins[at[j]]
+        record[0] += 1
+        record[RELIABILITY_SCORE + 1] += parts[0, j]
+        record[RELIABILITY_SCORE + 2] += parts[1, j]
+        record[RELIABILITY_OUTCOME + 1] += parts[2, j]
+        record[RELIABILITY_OUTCOME + 2] += parts[3, j]
+
+
+@loop
+def count_labels(label: Any, index: Any, m: int, w: Any, weighted: bool, classes: Any, own: Any) -> None:
+    """Label frequencies; own[j] becomes row j's class."""
+    for j in range(m):
+        own[j] = label[index[j]]
+        classes[own[j], 0] += 1
+    if weighted:
+        for j in range(m):
+            add_fixed(classes[own[j]], CLASS_WEIGHT, w[j])
+
+
+@loop
+def share_labels(outcome: Any, m: int, w: Any, weighted: bool, classes: Any) -> None:
+    """Soft binary labels: y of each row's weight is the positive class's, the rest the other's."""
+    for j in range(m):
+        weight = w[j] if weighted else 1.0
+        add_fixed(classes[1], CLASS_WEIGHT, weight * outcome[j])
+        add_fixed(classes[0], CLASS_WEIGHT, weight * (1.0 - outcome[j]))
+
+
+@loop
+def add_by_class(
+    v: Any, own: Any, w: Any, weighted: bool, m: int, counts_infinite: bool, classes: Any, at: int, parts: Any
+) -> None:
+    """Sums of one quantity by class; infinite values are counted (once a row: `counts_infinite`) and left out."""
+    large = split_fixed(v, m, parts[0], parts[1])
+    if weighted or large > 0:
+        for j in range(m):
+            record = classes[own[j]]
+            if v[j] == INF:
+                record[CLASS_INFINITE] += np.int64(counts_infinite)
+            else:
+                add_fixed(record, at, w[j] * v[j] if weighted else v[j])
+        return
+    for j in range(m):
+        classes[own[j], at + 1] += parts[0, j]
+        classes[own[j], at + 2] += parts[1, j]
 
 
 @loop
@@ -295,35 +341,6 @@ def gather(row: Any, index: Any, m: int, v: Any) -> None:
     else:
         for j in range(m):
             v[j] = row[index[j]]
-
-
-@loop
-def add_labels(out: Any, label: Any, index: Any, m: int, w: Any, weighted: bool, per_class: Any, classes: Any) -> None:
-    """Label frequencies and per-class sums; a soft binary label is shared between the two classes by OUTCOME."""
-    hard = label.shape[0] > 0
-    for j in range(m):
-        i = index[j]
-        weight = w[j] if weighted else 1.0
-        if not hard:
-            y = out[OUTCOME, i]
-            add_fixed(classes[1], CLASS_WEIGHT, weight * y)
-            add_fixed(classes[0], CLASS_WEIGHT, weight * (1.0 - y))
-            continue
-        record = classes[label[i]]
-        record[0] += 1
-        if weighted:
-            add_fixed(record, CLASS_WEIGHT, weight)
-        if per_class.shape[0] == 0:
-            continue
-        finite = True
-        for q in range(per_class.shape[0]):
-            finite &= out[per_class[q], i] < INF
-        if not finite:
-            record[CLASS_INFINITE] += 1
-        for q in range(per_class.shape[0]):
-            v = out[per_class[q], i]
-            if v < INF:
-                add_class(record, v, weight, weighted, CLASS_SUMS + 3 * q)
 
 
 @kernel
@@ -362,6 +379,8 @@ def fold(
         u = np.empty(BLOCK)
         w = np.empty(BLOCK)
         buckets = np.empty(BLOCK, dtype=np.int64)
+        own = np.empty(BLOCK, dtype=np.int64)
+        parts = np.empty((5, BLOCK), dtype=np.int64)
         for first in range(start, stop, BLOCK):
             last = min(first + BLOCK, stop)
             m = 0
@@ -406,6 +425,12 @@ def fold(
             if reliability.shape[1] > 0:
                 gather(out[SCORE], index, m, v)
                 gather(out[OUTCOME], index, m, u)
-                add_reliability(v, u, w, weighted, m, reliability[t])
-            if classes.shape[1] > 0:
-                add_labels(out, label, index, m, w, weighted, per_class, classes[t])
+                add_reliability(v, u, w, weighted, m, reliability[t], parts)
+            if classes.shape[1] > 0 and label.shape[0] > 0:
+                count_labels(label, index, m, w, weighted, classes[t], own)
+                for q in range(per_class.shape[0]):
+                    gather(out[per_class[q]], index, m, v)
+                    add_by_class(v, own, w, weighted, m, q == 0, classes[t], CLASS_SUMS + 3 * q, parts)
+            elif classes.shape[1] > 0:
+                gather(out[OUTCOME], index, m, v)
+                share_labels(v, m, w, weighted, classes[t])

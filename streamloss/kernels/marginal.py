@@ -34,4 +34,3 @@ def add_probabilities(
             for j in range(k):
                 p = exp_nonpositive(-cost(form, widen(x[i, j]), side[PEAK, 0], scale, side[SHIFT, 0]))
                 add_fixed(sums[t, j], 0, w * p)
-

@@ -42,9 +42,9 @@ from streamloss.kernels.panel import (
     side_holds,
     small_ranks,
     small_side,
+    write_labelled,
 )
 from streamloss.quantities import (
-    ACCURACY,
     BRIER,
     CONFIDENCE,
     CROSS_ENTROPY,
@@ -52,13 +52,9 @@ from streamloss.quantities import (
     FOCAL,
     JS,
     KL,
-    OUTCOME,
-    OVERCONFIDENCE,
     REVERSE_KL,
     SAME_TOP,
-    SCORE,
     TARGET_ENTROPY,
-    TOP_K,
 )
 
 NEAR = 0.34  # below ln 2 / 2, where exp's own reduction leaves e^−d unscaled
@@ -211,18 +207,6 @@ def write_pair(
         flags[i] |= CLIPPED
 
 
-@scalar
-def write_label(i: int, top: float, rank: float, top_k: Any, out: Any) -> None:
-    """What a hard label beside the target adds: accuracy, top-k and the two sides of calibration."""
-    right = 1.0 if rank == 0.0 else 0.0
-    out[ACCURACY, i] = right
-    out[OVERCONFIDENCE, i] = top - right
-    out[SCORE, i] = top
-    out[OUTCOME, i] = right
-    for t in range(top_k.shape[0]):
-        out[TOP_K + t, i] = 1.0 if rank < top_k[t] else 0.0
-
-
 @kernel
 def pair(
     xq: Any,
@@ -332,8 +316,6 @@ def pair(
                 else:
                     rank[0] = large_rank(xp, first, label[first])
             for lane in range(rows):
-                i = first + lane
-                if code[i] == USED:
-                    write_pair(i, lane, exact, gamma, side_p, sums, flags, out)
-                    if labelled:
-                        write_label(i, side_p[TOP, lane], rank[lane], top_k, out)
+                write_pair(first + lane, lane, exact, gamma, side_p, sums, flags, out)
+            if labelled:
+                write_labelled(first, rows, side_p[TOP], rank, top_k, out)

@@ -19,6 +19,7 @@ from streamloss.errors import ALL_NEGATIVE_INFINITY, NAN, NEGATIVE_PROBABILITY, 
 from streamloss.ieee.bits import fma, widen
 from streamloss.ieee.elementary import INF, exp_inner, exp_nonpositive, log, log1p
 from streamloss.jit import loop, scalar
+from streamloss.quantities import ACCURACY, OUTCOME, OVERCONFIDENCE, SCORE, TOP_K
 
 LANES = 32
 SMALL = 64  # up to this many classes a panel holds 32 rows
@@ -283,3 +284,17 @@ def large_rank(x: Any, row: int, label: int) -> Any:
     for j in range(label + 1, x.shape[1]):
         before += np.int64(widen(x[row, j]) > own)
     return np.float64(before)
+
+
+@loop
+def write_labelled(first: int, rows: int, top: Any, rank: Any, top_k: Any, out: Any) -> None:
+    """What a hard label gives besides its loss: accuracy, top-k and the two sides of calibration, of the first lanes."""
+    for lane in range(rows):
+        right = 1.0 if rank[lane] == 0.0 else 0.0
+        out[ACCURACY, first + lane] = right
+        out[OVERCONFIDENCE, first + lane] = top[lane] - right
+        out[SCORE, first + lane] = top[lane]
+        out[OUTCOME, first + lane] = right
+    for t in range(top_k.shape[0]):
+        for lane in range(rows):
+            out[TOP_K + t, first + lane] = 1.0 if rank[lane] < top_k[t] else 0.0

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
-from streamloss.reading.paths import Stamp, open_file, stamp, unreadable
+from streamloss.reading.paths import Stamp, first_line, open_file, stamp, unreadable
 from streamloss.reading.roles import Plan
 
 PEEK_ROWS = 16
@@ -36,7 +36,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A run of row groups of one file; `bytes` are the compressed bytes of the columns that are needed."""
+    """A run of row groups of one file; `bytes` is what its decoded values take, `Plan.row_bytes` a row."""
 
     path: str
     row_groups: tuple[int, ...]
@@ -62,7 +62,10 @@ class Footer:
 
     @cached_property
     def leaves(self) -> dict[str, list[int]]:
-        """The Parquet columns that every column of the schema is stored in."""
+        """The Parquet columns that every column of the schema is stored in.
+
+        Only `describe` goes on to their chunks: pyarrow ends the whole process over some that are damaged.
+        """
         found: dict[str, list[int]] = {name: [] for name in self.schema.names}
         for leaf in range(self.metadata.num_columns):
             name = self.metadata.schema.column(leaf).path
@@ -70,12 +73,6 @@ class Footer:
                 name = name.rpartition(".")[0]
             found.setdefault(name, []).append(leaf)
         return found
-
-    def group_bytes(self, columns: tuple[str, ...]) -> list[int]:
-        """Compressed bytes of these columns in every row group."""
-        leaves = [leaf for column in columns for leaf in self.leaves[column]]
-        groups = (self.metadata.row_group(g) for g in range(self.metadata.num_row_groups))
-        return [sum(group.column(leaf).total_compressed_size for leaf in leaves) for group in groups]
 
 
 def survey(path: str) -> Footer:
@@ -165,7 +162,7 @@ def _not_parquet(path: str, handle: pa.NativeFile, error: BaseException) -> Data
             f"the file is truncated: it starts as Parquet and ends after {size} bytes without a footer", place=place
         )
     if head.startswith(MAGIC) and tail == MAGIC:
-        return DataError(f"damaged footer: {(str(error).splitlines() or [''])[0]}", place=place)
+        return DataError(f"damaged footer: {first_line(error)}", place=place)
     what = next((text for start, text in _OTHERS.items() if head.startswith(start)), None)
     return DataError(f"not a Parquet file{f': it is {what}' if what else f' (it starts with {head!r})'}", place=place)
 

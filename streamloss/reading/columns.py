@@ -9,7 +9,7 @@ kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from streamloss.errors import BYTES, CLASS_COUNT, IGNORED, LABEL, NAN, NULL, RAGGED, USED, WEIGHT, DataError, Place
+from streamloss.errors import (
+    BYTES,
+    CLASS_COUNT,
+    IGNORED,
+    LABEL,
+    NAN,
+    NULL,
+    RAGGED,
+    USED,
+    WEIGHT,
+    DataError,
+    Place,
+)
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
 from streamloss.reading.layouts import is_text
+from streamloss.reading.memory import one_batch
+from streamloss.reading.paths import first_line
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
 Bools = NDArray[np.bool_]
@@ -62,15 +76,15 @@ class _Codes:
 
 
 def convert(
-    data: pa.RecordBatch | Mapping[str, Any],
+    data: Any,
     plan: Plan,
     *,
     path: str | None = None,
     first_row: int = 0,
     row_groups: NDArray[np.int64] | None = None,
 ) -> Batch:
-    """A batch of Arrow columns (or a dict of NumPy arrays) as the plan reads it."""
-    batch = data if isinstance(data, pa.RecordBatch) else from_arrays(data)
+    """One batch as the plan reads it, from an Arrow batch or table (or `__arrow_c_stream__`) or a dict of arrays."""
+    batch = one_batch(data)
     n = batch.num_rows
     k = plan.task.classes
 
@@ -138,56 +152,27 @@ def convert(
     )
 
 
-def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
-    """A dict of NumPy arrays as an Arrow batch over the same memory; a 2-D array becomes a fixed-size list column."""
-    fields, columns = [], []
-    lengths: dict[str, int] = {}
-    for name, given in arrays.items():
-        place = Place(column=str(name))
-        try:
-            column, metadata = _from_array(given)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise DataError(f"not an array of numbers or strings: {_first_line(error)}", place=place) from error
-        lengths[str(name)] = len(column)
-        fields.append(pa.field(str(name), column.type, metadata=metadata))
-        columns.append(column)
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
-
-
-def _from_array(given: Any) -> tuple[pa.Array, dict[str, str] | None]:
-    if isinstance(given, pa.Array | pa.ChunkedArray):
-        return given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given, None
-    if isinstance(given, list):  # Python's lists may hold None, and rows of different lengths
-        return pa.array(given), None
-    array = np.asarray(given)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"expected one value or one row of classes a row, got {array.ndim} dimensions")
-    metadata = None
-    if array.dtype.name == "bfloat16":  # ml_dtypes, as JAX and others give it
-        array, metadata = array.view(np.uint16), {"dtype": "bfloat16"}
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
-    return (flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])), metadata
-
-
 def first_length(column: pa.Array) -> int | None:
     """How many values the first row has that is not null; None when there is no such row."""
     lengths = pc.list_value_length(_plain(column)).drop_null()
     return lengths[0].as_py() if len(lengths) else None
 
 
-def _plain(column: pa.Array) -> pa.Array:
+def _plain(column: pa.Array, name: str | None = None, path: str | None = None) -> pa.Array:
     """Without extension, dictionary and view: the same values in the layouts handled below."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return column.dictionary_decode()
+        try:
+            return column.dictionary_decode()
+        except pa.ArrowException as error:
+            raise DataError(f"damaged dictionary: {first_line(error)}", place=Place(path, column=name)) from error
     if pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
+        try:
+            return column.cast(pa.large_string())
+        except pa.ArrowNotImplementedError:  # pyarrow 17
+            return pa.array(column.to_pylist(), pa.large_string())
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         # Put in order by hand: pyarrow 26 casts views to lists with wrong offsets.
         null = _nulls(column)
@@ -200,7 +185,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -> _Column:
     """K values a row from one column, shape (n, K)."""
-    plain = _plain(column)
+    plain = _plain(column, name, path)
     kind = plain.type
     n = len(plain)
     null = _nulls(plain)
@@ -258,7 +243,7 @@ def _wide(name: str, columns: list[_Column], dtype: str) -> _Column:
 
 def _flat(name: str, column: pa.Array, dtype: str, path: str | None) -> _Column:
     """One number a row, shape (n,); booleans as 0 and 1."""
-    plain = _plain(column)
+    plain = _plain(column, name, path)
     if pa.types.is_boolean(plain.type):
         plain = plain.cast(pa.uint8())
     wider = dtype == "float64" and pa.types.is_floating(plain.type)
@@ -269,7 +254,7 @@ def _flat(name: str, column: pa.Array, dtype: str, path: str | None) -> _Column:
 def _labels(plan: Plan, column: pa.Array, path: str | None) -> _Column:
     """Labels as int64 class numbers, or float64 for a soft binary label; `_UNKNOWN` is no class and no ignore index."""
     name = plan.columns["label"][0]
-    plain = _plain(column)
+    plain = _plain(column, name, path)
     null = _nulls(plain)
     kind = plain.type
     if is_text(kind) and plan.options.classes is not None:
@@ -338,7 +323,7 @@ def _numbers(name: str, column: pa.Array, dtype: str | None, path: str | None) -
         raise _other_type(name, column, dtype or "integers", path)
     if pa.types.is_uint16(kind) and dtype in ("float16", "bfloat16"):
         return _view(column, dtype, len(column), column.offset)
-    raw = _view(column, kind.to_pandas_dtype(), len(column), column.offset)
+    raw = _view(column, np.dtype(str(kind)), len(column), column.offset)
     if dtype is None:
         return raw
     if dtype != "float64":
@@ -348,12 +333,13 @@ def _numbers(name: str, column: pa.Array, dtype: str | None, path: str | None) -
 
 def _widened(column: pa.Array) -> NDArray[np.float64]:
     """Floats of any width as float64."""
-    return _view(column, column.type.to_pandas_dtype(), len(column), column.offset).astype(np.float64, copy=False)
+    width = np.dtype(f"float{column.type.bit_width}")
+    return _view(column, width, len(column), column.offset).astype(np.float64, copy=False)
 
 
-def _view(column: pa.Array, dtype: Any, count: int, offset: int) -> NDArray[Any]:
+def _view(column: pa.Array, dtype: str | np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
     """`count` values of the array's data buffer from value `offset` on, in place where the memory is aligned."""
-    item = ARRAY_DTYPES[dtype] if isinstance(dtype, str) else np.dtype(dtype)
+    item = ARRAY_DTYPES[dtype] if isinstance(dtype, str) else dtype
     buffer = column.buffers()[1]
     if count == 0 or buffer is None:
         return np.zeros(count, dtype=item)
@@ -376,7 +362,3 @@ def _show(column: pa.Array, row: int) -> object:
         return column[row].as_py()
     except UnicodeDecodeError:
         return "text that is not UTF-8"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

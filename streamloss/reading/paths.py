@@ -86,8 +86,13 @@ def unreadable(path: str | None, error: BaseException, row_group: int | None = N
         return DataError(
             "a value or page of it is too large for the memory there is; is the file damaged?", place=place
         )
-    text = (str(error).splitlines() or [type(error).__name__])[0]
+    text = first_line(error)
     return DataError(f"cannot be read: {text}", place=place)
+
+
+def first_line(error: BaseException) -> str:
+    """The error's own words, on one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _local(path: str) -> list[str]:
@@ -151,7 +156,7 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         filesystem, inner = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"no filesystem opens this address ({(str(error).splitlines() or [''])[0]}); "
+            f"no filesystem opens this address ({first_line(error)}); "
             "known are paths and s3://, gs://, abfs://, hdfs://, file://",
             place=Place(uri),
         ) from error

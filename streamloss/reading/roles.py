@@ -13,7 +13,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
@@ -57,6 +57,14 @@ class Plan:
     def target(self) -> str | None:
         """The role of the target, if there is one."""
         return next((role for role in TARGETS if role in self.columns), None)
+
+    @property
+    def row_bytes(self) -> int:
+        """What the values of one row take when they are decoded."""
+        count = self.task.classes if self.prediction in CLASS_ROLES else 1
+        dtypes = [dtype for dtype in (self.prediction_dtype, self.target_dtype) if dtype]
+        others = sum(role in self.columns for role in ("label", "weight", "mask", "bytes"))
+        return count * sum(ARRAY_DTYPES[dtype].itemsize for dtype in dtypes) + 8 * others
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -114,11 +122,7 @@ def make_plan(
     _check_task(task, options)
     prediction_dtype = kinds[columns[prediction][0]]
     target_dtype = kinds[columns[target][0]] if target else None
-    if batch_rows is None:
-        row_bytes = max(1, classes) * ARRAY_DTYPES[prediction_dtype].itemsize
-        row_bytes += classes * ARRAY_DTYPES[target_dtype].itemsize if target_dtype else 0
-        batch_rows = min(max(1, BATCH_BYTES // row_bytes), MAX_BATCH_ROWS)
-    return Plan(
+    plan = Plan(
         options=options,
         task=task,
         roles=roles,
@@ -128,8 +132,9 @@ def make_plan(
         path=path,
         prediction_dtype=prediction_dtype,
         target_dtype=target_dtype,
-        batch_rows=batch_rows,
+        batch_rows=batch_rows or 0,
     )
+    return plan if batch_rows else replace(plan, batch_rows=min(max(1, BATCH_BYTES // plan.row_bytes), MAX_BATCH_ROWS))
 
 
 def check_schema(plan: Plan, schema: pa.Schema, path: str | None) -> None:

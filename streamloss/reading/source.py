@@ -21,9 +21,10 @@ from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options, Task
 from streamloss.reading.arrow import Footer, Part, peek_length, read_part, survey
 from streamloss.reading.batch import Batch
-from streamloss.reading.columns import convert, first_length, from_arrays
+from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
-from streamloss.reading.paths import Stamp, expand, unreadable
+from streamloss.reading.memory import from_arrays
+from streamloss.reading.paths import Stamp, expand, first_line, unreadable
 from streamloss.reading.roles import Plan, check_schema, make_plan
 
 __all__ = ["Input", "Part", "Plan", "convert", "describe", "open_input", "read_part"]
@@ -35,12 +36,11 @@ _FOOTER_THREADS = 8
 
 @dataclass(frozen=True)
 class _Planned:
-    """One file's row groups: rows and needed bytes of each."""
+    """One file and the rows of each of its row groups."""
 
     path: str
     stamp: Stamp
     rows: list[int]
-    bytes: list[int]
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Input:
 
     @property
     def bytes(self) -> int | None:
-        """All bytes of the files (of the memory); None for a stream."""
+        """All bytes of the files (of the values that are needed from memory); None for a stream."""
         return _total(self.files, "bytes")
 
     def parts(self, target_bytes: int = PART_BYTES) -> list[Part]:
@@ -88,8 +88,8 @@ class Input:
         parts = []
         for file in self._planned:
             first, begin, size = 0, 0, 0
-            for group, group_bytes in enumerate(file.bytes):
-                size += group_bytes
+            for group, rows in enumerate(file.rows):
+                size += rows * self.plan.row_bytes
                 if size >= target_bytes or group + 1 == len(file.rows):
                     count = sum(file.rows[begin : group + 1])
                     if count:
@@ -130,7 +130,7 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None) -> In
         first = survey(path)
         if first.metadata.num_rows:
             break
-        empty.append(_plan_file(first, ()))
+        empty.append(_plan_file(first))
     else:
         what = files[0] if len(files) == 1 else f"all {len(files)} files"
         raise DataError("no rows: the input is empty", place=Place(what))
@@ -147,10 +147,10 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None) -> In
         footer = survey(path)
         if footer.metadata.num_rows:
             check_schema(plan, footer.schema, path)
-        return _plan_file(footer, plan.needed if footer.metadata.num_rows else ())
+        return _plan_file(footer)
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        all_planned = [*empty, _plan_file(first, plan.needed), *pool.map(planned, rest)]
+        all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
     entries = [{"path": file.path, "bytes": file.stamp.size, "rows": sum(file.rows)} for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
 
@@ -203,14 +203,14 @@ def _open_batches(data: Any) -> tuple[dict[str, Any], pa.Schema, Iterator[pa.Rec
     if isinstance(data, str | list | tuple):
         entry: dict[str, Any] = {"path": STDIN, "bytes": None, "rows": None}
         reader = _stdin()
-        return entry, reader.schema, _guarded(reader, STDIN)
+        return entry, reader.schema, _guarded(reader, STDIN, check=True)
     entry = {"path": None, "bytes": None, "rows": None}
     if isinstance(data, Mapping):
         data = from_arrays(data)
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
     if isinstance(data, pa.Table):
-        entry |= {"bytes": data.nbytes, "rows": data.num_rows}
+        entry["rows"] = data.num_rows
         return entry, data.schema, iter(data.to_batches())
     if not isinstance(data, pa.RecordBatchReader):
         if not hasattr(data, "__arrow_c_stream__"):
@@ -221,8 +221,8 @@ def _open_batches(data: Any) -> tuple[dict[str, Any], pa.Schema, Iterator[pa.Rec
     return entry, data.schema, _guarded(data, None)
 
 
-def _plan_file(footer: Footer, columns: tuple[str, ...]) -> _Planned:
-    return _Planned(footer.path, footer.stamp, footer.group_rows, footer.group_bytes(columns))
+def _plan_file(footer: Footer) -> _Planned:
+    return _Planned(footer.path, footer.stamp, footer.group_rows)
 
 
 def _open_stream(data: Any, options: Options, batch_rows: int | None) -> Input:
@@ -240,6 +240,8 @@ def _open_stream(data: Any, options: Options, batch_rows: int | None) -> Input:
     if not any(batch.num_rows for batch in _kept(batches, seen)):
         raise DataError("no rows: the input is empty", place=Place(path))
     plan = make_plan(schema, options, first, path=path, batch_rows=batch_rows)
+    if entry["rows"] is not None:
+        entry["bytes"] = entry["rows"] * plan.row_bytes
     return Input(plan, [entry], is_stream=True, _batches=chain(seen, batches))
 
 
@@ -259,15 +261,18 @@ def _stdin() -> pa.RecordBatchReader:
         return pa.ipc.open_stream(source)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise DataError(
-            f"no Arrow IPC stream ({(str(error).splitlines() or [''])[0]}); Parquet goes in by its path",
+            f"no Arrow IPC stream ({first_line(error)}); Parquet goes in by its path",
             place=Place(STDIN),
         ) from error
 
 
-def _guarded(reader: pa.RecordBatchReader, path: str | None) -> Iterator[pa.RecordBatch]:
+def _guarded(reader: pa.RecordBatchReader, path: str | None, check: bool = False) -> Iterator[pa.RecordBatch]:
+    """The reader's batches; `check` looks at every offset, which bytes from elsewhere may have wrong."""
     while True:
         try:
             batch = reader.read_next_batch()
+            if check:
+                batch.validate(full=True)
         except StopIteration:
             return
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

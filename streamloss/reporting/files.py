@@ -20,11 +20,10 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     A link is followed; a pipe or device (`/dev/stdout`) is written to and never replaced.
     """
     try:
-        target = Path(path).resolve()
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
+        if _is_special(Path(path)):
+            Path(path).write_bytes(data)
         else:
-            _replace(target, data)
+            _replace(Path(path).resolve(), data)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -37,14 +36,21 @@ def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     folder = target.resolve().parent
     if target.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
+    if _is_special(target):
+        return
     if not folder.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK) and (target.is_file() or not target.exists()):
+    if not os.access(folder, os.W_OK):
         raise UsageError(f"cannot write {path}: no permission to write in {folder}")
     for given in inputs:
         with contextlib.suppress(OSError):
             if target.samefile(given):
                 raise UsageError(f"cannot write {path}: it is an input of this run")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether the path is a pipe or a device, which must not be replaced by a file."""
+    return path.exists() and not path.is_file()
 
 
 def _replace(target: Path, data: bytes) -> None:

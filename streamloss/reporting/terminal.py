@@ -7,6 +7,7 @@ are left out, least needed first. Bold and dim carry no meaning, and text of the
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ def _heading(report: Report, console: Console) -> None:
     if report.get("classes"):
         facts.append(units.counted(report["classes"], "class", "classes"))
     weight = report.get("weight")
-    if weight is not None and weight != rows["used"]:
+    if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
         facts.append(f"weight {units.number(weight)}")
     console.print()
     console.print(Text.assemble(" " * _INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
@@ -173,8 +174,10 @@ def _has_quantile(metric: dict[str, Any], level: str) -> bool:
 
 def _interval(metric: dict[str, Any], percent: bool) -> str:
     low, high, error = metric.get("low"), metric.get("high"), metric.get("stderr")
-    # An error of 0 (a hard label's target entropy) leaves an interval of no width, which says nothing.
-    return "" if low is None or high is None or not error else units.interval(low, high, error, percent=percent)
+    # The interval of an infinite mean would be that of the finite rows; an error of 0 leaves one of no width.
+    if low is None or high is None or not error or math.isinf(float(metric["mean"])):
+        return ""
+    return units.interval(low, high, error, percent=percent)
 
 
 def _infinities(report: Report, console: Console) -> None:
@@ -185,23 +188,18 @@ def _infinities(report: Report, console: Console) -> None:
             infinite.setdefault(metric["infinite"], []).append(metric)
     used = report["rows"]["used"]
     for rows, metrics in infinite.items():
-        names = _listed([metric["title"] for metric in metrics])
-        means = _listed([units.number(metric["finite_mean"]) for metric in metrics])
-        unit = metrics[0].get("unit", "")
-        one = len(metrics) == 1
+        means = [
+            f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('stderr'))} {metric.get('unit', '')}"
+            for metric in metrics
+        ]
         _wrapped(
-            f"Infinite in {units.count(rows)} of {units.counted(used, 'row')}: {names}. "
-            f"The {'mean' if one else 'means'} over the other rows {'is' if one else 'are'} {means} {unit}".rstrip()
-            + ".",
+            f"{units.count(rows)} of {units.counted(used, 'row')} {'has' if rows == 1 else 'have'} an infinite loss. "
+            f"Over the other {units.count(used - rows)}: {', '.join(mean.rstrip() for mean in means)}.",
             console,
         )
     if infinite:
         _wrapped("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.", console)
         console.print()
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _failures(report: Report, console: Console) -> None:
@@ -322,7 +320,7 @@ def _provenance(report: Report, console: Console) -> None:
         total = sum(entry.get("bytes") or 0 for entry in rest)
         lines.append(("", f"and {units.counted(len(rest), 'more file', 'more files')} · {units.size(total)}"))
     if options := report.get("options"):
-        lines.append(("options", " · ".join(f"{name} {_option(value)}" for name, value in options.items())))
+        lines.append(("options", " · ".join(f"{name}={_option(value)}" for name, value in options.items())))
     if run.get("seconds") is not None:
         facts = [units.duration(run["seconds"])]
         if run.get("rows_per_second"):

@@ -149,7 +149,8 @@ def _fixed(v: float, places: int) -> str:
 def _significant(v: float, digits: int) -> str:
     if v == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(v)))
+    # Of the rounded value, for 0.99998 has the digits of 1.
+    exponent = int(f"{v:.{digits - 1}e}".split("e")[1])
     if exponent < -3 or exponent > 8:
         return _scientific(v, digits - 2)
     return _fixed(v, max(0, digits - 1 - exponent))
