@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numba
-
+from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import DISPLAY, Options
 from streamloss.reading.source import Input, Plan, convert, open_input
@@ -117,7 +116,7 @@ def marks(state: State) -> list[str]:
 def check_same(first_path: str, first: State, path: str, state: State) -> None:
     """Raises `DataError` naming the first difference between two states' definitions, options or columns."""
     pairs = (
-        ({k: v for k, v in vars(first.task).items()}, {k: v for k, v in vars(state.task).items()}),
+        (dict(vars(first.task)), dict(vars(state.task))),
         (first.options.definition, state.options.definition),
         (first.columns, state.columns),
     )
@@ -153,7 +152,7 @@ class Evaluator:
         assert self._plan is not None
         if self._accumulator is None:
             self._accumulator = Accumulator(self._plan.task, self.options, self.threads)
-            numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
+            jit.use_threads(self.threads)
         piece = convert(batch, self._plan, path=None, first_row=self._rows)
         self._accumulator.add(piece)
         self._rows += len(piece)

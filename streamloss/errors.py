@@ -70,9 +70,7 @@ class DataError(StreamlossError):
     `place` says where, `rule` is the key of the ledger's rule when one was broken, `value` what was found there.
     """
 
-    def __init__(
-        self, message: str, *, place: Place | None = None, rule: str | None = None, value: object = None
-    ) -> None:
+    def __init__(self, message: str, *, place: Place | None = None, rule: str | None = None, value: object = None) -> None:
         super().__init__(f"{place}: {message}" if place else message)
         self.place = place
         self.rule = rule

@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 # An idle OpenMP worker must sleep, not spin: its core belongs to the threads that decode. Read when the pool starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numba  # noqa: E402
-from numba.core import config, event  # noqa: E402
+import numba
+from numba.core import config, event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,14 +55,12 @@ def cache_dir() -> str:
 
 def scalar(function: F) -> F:
     """A function of scalars, inlined into the loop that calls it."""
-    compiled: F = numba.njit(error_model="numpy", forceinline=True)(function)
-    return compiled
+    return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
 
 
 def loop(function: F) -> F:
     """A serial loop called from inside a kernel."""
-    compiled: F = numba.njit(error_model="numpy", nogil=True)(function)
-    return compiled
+    return cast(F, numba.njit(error_model="numpy", nogil=True)(function))
 
 
 def kernel(function: F) -> F:
@@ -73,13 +71,12 @@ def kernel(function: F) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = cache_dir()
     try:
-        compiled: F = numba.njit(parallel=True, nogil=True, error_model="numpy", cache=True)(function)
+        return cast(F, numba.njit(parallel=True, nogil=True, error_model="numpy", cache=True)(function))
     finally:
         config.CACHE_DIR = before
-    return compiled
 
 
-class _Once(event.Listener):  # type: ignore[misc]
+class _Once(event.Listener):
     """Tells `callback` about the first real compilation; loading from the cache is none."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
@@ -97,3 +94,8 @@ class _Once(event.Listener):  # type: ignore[misc]
 def on_compile(callback: Callable[[], None]) -> None:
     """Calls `callback` once, when this process first has to compile a kernel."""
     event.register("numba:compile", _Once(callback))
+
+
+def use_threads(threads: int) -> None:
+    """How many threads the kernels may run on; never more than Numba has started with."""
+    numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))

@@ -195,9 +195,7 @@ def softmax(z: Sequence[float]) -> Working:
     )
 
 
-def binary_cross_entropy(
-    y: float, *, prob: float | None = None, logit: float | None = None, unit: str = "nat"
-) -> Working:
+def binary_cross_entropy(y: float, *, prob: float | None = None, logit: float | None = None, unit: str = "nat") -> Working:
     """−y ln p − (1 − y) ln(1 − p), from the probability or the logit of the positive class; y may be soft."""
     if not 0 <= y <= 1:
         raise UsageError(f"--label is {y:g}: it must be between 0 and 1")

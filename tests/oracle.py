@@ -425,9 +425,7 @@ def quantile(values: Sequence[Any], weights: Sequence[Any], level: float) -> Any
     return ordered[-1][0]
 
 
-def summarize(
-    values: Sequence[Any], weights: Sequence[Any], levels: Sequence[float] = (), confidence: float = 0.95
-) -> Summary:
+def summarize(values: Sequence[Any], weights: Sequence[Any], levels: Sequence[float] = (), confidence: float = 0.95) -> Summary:
     """Mean, standard error, normal interval, extremes, infinite rows and quantiles of one row quantity."""
     finite = [(x, w) for x, w in zip(values, weights, strict=True) if x < INF]
     infinite = len(values) - len(finite)
@@ -474,9 +472,7 @@ def label_entropy(labels: Sequence[Any], weights: Sequence[Any], binary: bool = 
         shares = [positive, 1 - positive]
     else:
         total = mp.fsum(weights)
-        shares = [
-            mp.fsum(w for y, w in zip(labels, weights, strict=True) if y == c) / total for c in sorted(set(labels))
-        ]
+        shares = [mp.fsum(w for y, w in zip(labels, weights, strict=True) if y == c) / total for c in sorted(set(labels))]
     return mp.fsum(_times(p, -_log(p)) for p in shares)
 
 
@@ -522,9 +518,7 @@ def _bin(
     return len(group), mp.fsum(w), mean([scores[i] for i in group], w), mean([outcomes[i] for i in group], w)
 
 
-def calibration(
-    scores: Sequence[Any], outcomes: Sequence[Any], weights: Sequence[Any], bins: int
-) -> dict[str, Summary]:
+def calibration(scores: Sequence[Any], outcomes: Sequence[Any], weights: Sequence[Any], bins: int) -> dict[str, Summary]:
     """ECE = Σ_b W_b |conf − acc| / W, MCE = max_b, RMSCE = √(Σ_b W_b (conf − acc)² / W); ECE over equal-mass bins."""
     total = mp.fsum(weights)
 

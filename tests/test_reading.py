@@ -373,14 +373,13 @@ def test_a_target_of_other_classes_or_dtype():
     assert batch.found[1][0] == "target_probs"
 
 
-def test_several_predictions_are_asked_about():
-    table = {"logits": lists([[1, 2]]), "probs": lists([[3, 4]])}
-    with pytest.raises(UsageError, match="several predictions, 'logits', 'probs': say which with --logits logits or"):
-        open_input(table, Options())
+def test_of_several_names_the_first_of_the_table_is_taken():
+    table = {"probs": lists([[3, 4]]), "logits": lists([[1, 2]])}
+    assert one(table, Options()).prediction.tolist() == [[1, 2]]
     assert one(table, Options(probs="probs")).prediction.tolist() == [[3, 4]]
-    assert one(table, Options(probs="")).prediction.tolist() == [[1, 2]]
-    with pytest.raises(UsageError, match="several targets"):
-        open_input({**table, "target_logits": lists([[1, 2]]), "target_probs": lists([[1, 2]])}, Options(probs="probs"))
+    assert one(table, Options(logits="")).prediction.tolist() == [[3, 4]]
+    both = {**table, "target_probs": lists([[5, 6]]), "target_logits": lists([[7, 8]])}
+    assert open_input(both, Options()).roles == {"logits": "logits", "target_logits": "target_logits"}
 
 
 def test_no_prediction_says_what_to_type():

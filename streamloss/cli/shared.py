@@ -110,9 +110,7 @@ checks = options(
     "Checks",
     option("--normalize", is_flag=True, help="Divide rows of probabilities by their sum, and count them."),
     option("--sum-tolerance", type=float, metavar="E", help="How far a row of probabilities may miss 1."),
-    option(
-        "--on-invalid", type=click.Choice(("error", "skip")), help="Stop at bad rows or skip them.  [default: error]"
-    ),
+    option("--on-invalid", type=click.Choice(("error", "skip")), help="Stop at bad rows or skip them.  [default: error]"),
 )
 
 display = options(
@@ -122,9 +120,7 @@ display = options(
     option("--confidence", type=float, metavar="C", help="Level of the confidence intervals.  [default: 0.95]"),
 )
 
-format_option = option(
-    "--format", "form", type=click.Choice(FORMATS), help="[default: terminal, or json for -o X.json]"
-)
+format_option = option("--format", "form", type=click.Choice(FORMATS), help="[default: terminal, or json for -o X.json]")
 
 output = options(
     "Output",

@@ -82,7 +82,7 @@ else:
         """bfloat16 bits to float64: the upper half of a float32."""
         return builder.fpext(builder.bitcast(builder.shl(builder.zext(i16, _I32), _I32(16)), _F32), _F64)
 
-    _WIDEN = {
+    _WIDEN: dict[Any, Any] = {
         types.uint16: _half,
         types.int16: _brain,
         types.float32: lambda builder, x: builder.fpext(x, _F64),

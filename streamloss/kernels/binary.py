@@ -36,7 +36,7 @@ CHANCE, REST, COST_1, COST_0 = range(4)  # p, 1 − p and their costs, one colum
 
 
 @scalar
-def binary_rule(form: int, v: float) -> int:
+def binary_rule(form: int, v: float) -> Any:
     """The rule that a stored logit or probability breaks, or USED."""
     if v != v:
         return NAN
@@ -54,7 +54,7 @@ def times(weight: float, cost: float) -> Any:
 
 
 @loop
-def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: Any) -> int:
+def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: Any) -> Any:
     """p, 1 − p, −ln p and −ln(1 − p) of the block's rows; returns how many rows may break a rule."""
     suspects = np.int64(0)
     if form == LOGITS:

@@ -61,7 +61,7 @@ F0_BITS, F1_BITS = _bits(F0), _bits(F1)
 
 
 @loop
-def add_int(limbs: Any, value: int, exponent: int) -> None:
+def add_int(limbs: Any, value: Any, exponent: Any) -> None:
     """limbs += value·2^exponent for an int64 below 2^62 in size."""
     at = exponent + BIAS
     i = at >> 5
@@ -127,8 +127,9 @@ def add_product(limbs: Any, h: float, low: float, e: int, g: float, slow: float,
 
 
 @loop
-def add_moments(v: Any, n: int, sums: Any) -> int:
+def add_moments(v: Any, n: int, sums: Any) -> Any:
     """Adds Σv and Σv² of finite v; returns the number of infinite ones, which are left out."""
+    q0: Any
     q0 = q1 = a0 = a1 = a2 = a3 = np.int64(0)
     odd = np.int64(0)
     for i in range(n):
@@ -179,7 +180,7 @@ def add_moments(v: Any, n: int, sums: Any) -> int:
 
 
 @loop
-def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> int:
+def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> Any:
     """Adds Σwv, Σw²v and Σw²v² of finite v; the weights of infinite ones go to `lost` (Σw, Σw²). Returns their number."""
     infinite = 0
     for i in range(n):
@@ -245,7 +246,7 @@ def add_fixed(digits: Any, at: int, x: float) -> None:
 
 
 @loop
-def fine_bin(score: float, bins: int) -> int:
+def fine_bin(score: float, bins: int) -> Any:
     """The bin (i/bins, (i + 1)/bins] of a score, edges exact; 0 goes to the first, all from 1 to the last."""
     i = np.int64(score * bins)
     if fma(score, np.float64(bins), -np.float64(i)) <= 0.0:
@@ -254,7 +255,7 @@ def fine_bin(score: float, bins: int) -> int:
 
 
 @loop
-def split_fixed(v: Any, m: int, high: Any, low: Any) -> int:
+def split_fixed(v: Any, m: int, high: Any, low: Any) -> Any:
     """The Fixed parts of every value; returns how many are too large for them (2^20 and above)."""
     large = np.int64(0)
     for j in range(m):
@@ -383,7 +384,7 @@ def fold(
         parts = np.empty((5, BLOCK), dtype=np.int64)
         for first in range(start, stop, BLOCK):
             last = min(first + BLOCK, stop)
-            m = 0
+            m: Any = np.int64(0)
             for i in range(first, last):
                 ledger[t, code[i]] += 1
                 index[m] = i

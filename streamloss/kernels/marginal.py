@@ -1,4 +1,4 @@
-"""Σ w·p_k over the rows, class by class: what mutual information needs beyond the row values."""
+"""Probabilities themselves: the softmax of rows, and Σ w·p_k over the rows, which mutual information needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,39 @@ from numba import prange
 from streamloss.errors import USED
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import exp_nonpositive
-from streamloss.jit import kernel
+from streamloss.jit import kernel, loop
 from streamloss.kernels.fold import add_fixed
-from streamloss.kernels.panel import LANES, PEAK, SHIFT, SIDE, SMALL, cost, finish_side, large_side
+from streamloss.kernels.panel import (
+    LANES,
+    LOGITS,
+    LOGPROBS,
+    OTHERS,
+    PEAK,
+    SIDE,
+    SMALL,
+    TOTAL,
+    broken_rule,
+    finish_side,
+    large_side,
+    side_holds,
+)
+
+
+@loop
+def row_probabilities(form: int, x: Any, row: int, scale: float, normalize: bool, panel: Any, side: Any, p: Any) -> None:
+    """p[:] = the probabilities of one row that keeps the rules."""
+    large_side(form, x, row, scale, panel, side)
+    finish_side(form, normalize, side)
+    total = side[TOTAL, 0] if normalize else 1.0
+    if form == LOGITS:
+        total = 1.0 + side[OTHERS, 0]
+    for j in range(p.shape[0]):
+        v = widen(x[row, j])
+        if form == LOGITS:
+            v = exp_nonpositive((v - side[PEAK, 0]) * scale)
+        elif form == LOGPROBS:
+            v = exp_nonpositive(v)
+        p[j] = v / total
 
 
 @kernel
@@ -25,12 +55,25 @@ def add_probabilities(
     for t in prange(threads):
         panel = np.zeros((SMALL, LANES))
         side = np.zeros((SIDE, LANES))
+        p = np.zeros(k)
         for i in range(n * t // threads, n * (t + 1) // threads):
-            if code[i] != USED:
-                continue
-            large_side(form, x, i, scale, panel, side)
-            finish_side(form, normalize, side)
-            w = weight[i] if weighted else 1.0
-            for j in range(k):
-                p = exp_nonpositive(-cost(form, widen(x[i, j]), side[PEAK, 0], scale, side[SHIFT, 0]))
-                add_fixed(sums[t, j], 0, w * p)
+            if code[i] == USED:
+                row_probabilities(form, x, i, scale, normalize, panel, side, p)
+                w = weight[i] if weighted else 1.0
+                for j in range(k):
+                    add_fixed(sums[t, j], 0, w * p[j])
+
+
+@kernel
+def softmax_rows(x: Any, code: Any, out: Any, scale: float, threads: int) -> None:
+    """out (n, K) = the softmax of the rows of x; a row that breaks a rule gets the rule's number in code."""
+    n = x.shape[0]
+    for t in prange(threads):
+        panel = np.zeros((SMALL, LANES))
+        side = np.zeros((SIDE, LANES))
+        for i in range(n * t // threads, n * (t + 1) // threads):
+            large_side(LOGITS, x, i, scale, panel, side)
+            if side_holds(LOGITS, 0.0, False, side, 0):
+                row_probabilities(LOGITS, x, i, scale, False, panel, side, out[i])
+            else:
+                code[i] = broken_rule(LOGITS, x, i)

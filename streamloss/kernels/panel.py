@@ -48,7 +48,7 @@ def load_rows(x: Any, first: int, rows: int, code: Any, panel: Any) -> None:
 
 
 @loop
-def load_rest(x: Any, row: int, pad: float, panel: Any) -> int:
+def load_rest(x: Any, row: int, pad: float, panel: Any) -> Any:
     """panel[0] = the classes of the row past the last full 32, padded; returns 1, or 0 where there are none."""
     k = x.shape[1]
     full = k - k % LANES
@@ -172,7 +172,7 @@ def finish_side(form: int, normalize: bool, side: Any) -> None:
 
 
 @scalar
-def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: int) -> bool:
+def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: int) -> Any:
     """Whether the row's sums show that it keeps every rule; to be asked before `finish_side`."""
     total = side[TOTAL, lane]
     if form == LOGITS:
@@ -183,7 +183,7 @@ def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: in
 
 
 @loop
-def broken_rule(form: int, x: Any, row: int) -> int:
+def broken_rule(form: int, x: Any, row: int) -> Any:
     """The rule that a row breaks, found value by value once its sums have shown that it breaks one."""
     k = x.shape[1]
     for j in range(k):
@@ -205,7 +205,7 @@ def broken_rule(form: int, x: Any, row: int) -> int:
 
 
 @scalar
-def renormalized(form: int, tolerance: float, normalize: bool, total: float) -> int:
+def renormalized(form: int, tolerance: float, normalize: bool, total: float) -> Any:
     """NORMALIZED where renormalising made good a row that would have broken the rule."""
     return NORMALIZED if form != LOGITS and normalize and abs(total - 1.0) > tolerance else 0
 
@@ -278,7 +278,7 @@ def small_ranks(panel: Any, k: int, own: Any, label: Any, rank: Any) -> None:
 def large_rank(x: Any, row: int, label: int) -> Any:
     """How many classes of the row stand before its label."""
     own = widen(x[row, label])
-    before = 0
+    before = np.int64(0)
     for j in range(label):
         before += np.int64(widen(x[row, j]) >= own)
     for j in range(label + 1, x.shape[1]):

@@ -36,9 +36,7 @@ class Batch:
     label: NDArray[Any] | None = None  # (n,) int64, or float64 for a soft binary label
     weight: NDArray[np.float64] | None = None  # (n,)
     bytes: NDArray[np.float64] | None = None  # (n,)
-    found: dict[int, tuple[str, object]] = field(
-        default_factory=dict
-    )  # row -> (column, value) for codes set in reading
+    found: dict[int, tuple[str, object]] = field(default_factory=dict)  # row -> (column, value) for codes set in reading
 
     def __len__(self) -> int:
         return len(self.code)

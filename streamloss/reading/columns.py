@@ -221,9 +221,7 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
     good = ~wrong if null is None else ~(wrong | null)
     rows = np.zeros((n, k), dtype=values.dtype)
     rows[good] = values[np.repeat(good, lengths)].reshape(-1, k)
-    return _Column(
-        name, rows, null, wrong=wrong, show=lambda row: f"{lengths[row]} value{'' if lengths[row] == 1 else 's'}"
-    )
+    return _Column(name, rows, null, wrong=wrong, show=lambda row: f"{lengths[row]} value{'' if lengths[row] == 1 else 's'}")
 
 
 def _wide(name: str, columns: list[_Column], dtype: str) -> _Column:

@@ -83,9 +83,7 @@ def unreadable(path: str | None, error: BaseException, row_group: int | None = N
     if isinstance(error, PermissionError):
         return DataError("permission denied", place=place)
     if isinstance(error, MemoryError):
-        return DataError(
-            "a value or page of it is too large for the memory there is; is the file damaged?", place=place
-        )
+        return DataError("a value or page of it is too large for the memory there is; is the file damaged?", place=place)
     text = first_line(error)
     return DataError(f"cannot be read: {text}", place=place)
 

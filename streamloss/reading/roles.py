@@ -228,7 +228,7 @@ def _looks_like_classes(field: pa.Field) -> bool:
 
 
 def _find(schema: pa.Schema, options: Options, path: str | None) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Fill the roles, by option first and by name where no option is given."""
+    """Fill the roles, by option first and by name where no option is given; of several names the first of the table's order."""
     roles: dict[str, str] = {}
     for group in (PREDICTIONS, TARGETS):
         given = [role for role in group if getattr(options, role)]
@@ -237,10 +237,6 @@ def _find(schema: pa.Schema, options: Options, path: str | None) -> tuple[dict[s
             roles[given[0]] = getattr(options, given[0])
         elif group is TARGETS and not set(roles).isdisjoint(SCALAR_PREDICTIONS):
             continue
-        elif len(named) > 1:
-            flags = " or ".join(f"--{role.replace('_', '-')} {role}" for role in named)
-            what = "predictions" if group is PREDICTIONS else "targets"
-            raise UsageError(f"there are several {what}, {_listing(named)}: say which with {flags}")
         elif named:
             roles[named[0]] = named[0]
         elif group is PREDICTIONS:
@@ -333,9 +329,7 @@ def _classes(
         if count is None:
             raise DataError("every row is null", place=place)
         if count < 2:
-            raise DataError(
-                f"{count} {'value' if count == 1 else 'values'} a row; expected two classes or more", place=place
-            )
+            raise DataError(f"{count} {'value' if count == 1 else 'values'} a row; expected two classes or more", place=place)
         counts[role] = count
     if len(set(counts.values())) > 1:
         (role, count), (other, other_count) = counts.items()
@@ -363,8 +357,7 @@ def _label_kind(family: str, kind: str | None, options: Options, path: str | Non
         return "none"
     if kind == "soft" and family != "binary":
         raise DataError(
-            "labels of K classes are integers (or strings with --classes), not floats; "
-            f"soft labels go in --target-probs{hint}",
+            f"labels of K classes are integers (or strings with --classes), not floats; soft labels go in --target-probs{hint}",
             place=Place(path, column=roles["label"]),
         )
     return "soft" if kind == "soft" else "hard"

@@ -202,7 +202,7 @@ class _Summary:
                 self._sums[key] = Sums(n, infinite, Fraction(n), Fraction(n), x, x, xx)
         return self._sums[key]
 
-    def interval(self, mean: float, stderr: float | None) -> dict[str, float]:
+    def interval(self, mean: float, stderr: float | None) -> dict[str, Any]:
         """The normal confidence interval, where there is an error."""
         if stderr is None or not math.isfinite(mean) or not math.isfinite(stderr):
             return {}
@@ -218,7 +218,7 @@ class _Summary:
             return replace(blank, **_DERIVED[quantity.key](self))
         stand_in = constant_key(quantity.key, self.task, self.state.options)
         if stand_in == "":
-            zeros = {name: 0.0 for name in ("mean", "stderr", "low", "high", "min", "max", "finite_mean")}
+            zeros: dict[str, Any] = dict.fromkeys(("mean", "stderr", "low", "high", "min", "max", "finite_mean"), 0.0)
             return replace(blank, **zeros, infinite=0, quantiles={_name(q): 0.0 for q in self.options.quantiles})
         return self.row_metric(blank, stand_in or quantity.key, self.scale if unit else 1.0)
 
@@ -234,9 +234,7 @@ class _Summary:
         error = sums.stderr()
         stderr = None if error is None else error * scale
         mean = math.inf if sums.infinite else finite
-        return replace(
-            blank, mean=mean, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape
-        )
+        return replace(blank, mean=mean, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape)
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
         """The quantiles of a row quantity, within its exact extremes."""
@@ -344,9 +342,7 @@ class _Summary:
     def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
         """`fold` over the (share of weight, |confidence − accuracy|) of every bin with rows."""
         total = sum((w for _, w, _, _ in self.bins()), Fraction(0))
-        gaps = [
-            (ratio(w / total), ratio(abs(score - outcome) / w)) for rows, w, score, outcome in self.bins() if rows
-        ]
+        gaps = [(ratio(w / total), ratio(abs(score - outcome) / w)) for rows, w, score, outcome in self.bins() if rows]
         return {"mean": fold(gaps)}
 
     def adaptive_ece(self) -> dict[str, Any]:

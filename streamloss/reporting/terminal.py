@@ -374,9 +374,7 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
     ]
     _print_table([c for c in columns if any(c.cells)], console)
 
-    lines = [
-        ("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:_MOST_INPUTS])
-    ]
+    lines = [("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:_MOST_INPUTS])]
     if len(found["files"]) > _MOST_INPUTS:
         lines.append(("", f"and {units.counted(len(found['files']) - _MOST_INPUTS, 'more file', 'more files')}"))
     for key in ("family", "classes", "reader", "problem"):

@@ -13,9 +13,7 @@ Number = float | int | str
 
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 # The quantities that are shares of rows (or differences of shares), and are read as percentages.
-_PERCENT = frozenset(
-    ("accuracy", "same_top", "ece", "mce", "rmsce", "adaptive_ece", "mean_confidence", "overconfidence")
-)
+_PERCENT = frozenset(("accuracy", "same_top", "ece", "mce", "rmsce", "adaptive_ece", "mean_confidence", "overconfidence"))
 _LONG_DECIMALS = 9
 
 

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
-
+from streamloss import jit
 from streamloss.errors import DataError
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
@@ -99,7 +98,7 @@ class _Readers:
 
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
     """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    jit.use_threads(threads)
     accumulator = Accumulator(source.task, options, threads)
     runs: list[Callable[[], Iterator[Batch]]]
     if source.is_stream:
