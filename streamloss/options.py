@@ -169,10 +169,14 @@ class Task:
     bytes: bool = False
 
     def facts(self, options: Options) -> frozenset[str]:
-        """What the quantities may ask for (see `quantities.Quantity.needs`)."""
+        """What the quantities may ask for (see `quantities.Quantity.needs`).
+
+        'soft' means that target entropy and KL have row values of their own: they are not simply 0 and the cross-entropy.
+        """
         target = self.family == "pair"
         truth = target or self.label != "none" or self.family == "score"
-        soft = target or self.label == "soft" or (options.label_smoothing > 0 and self.label == "hard")
+        moved = options.label_smoothing > 0 or (self.family == "binary" and options.pos_weight != 1)
+        soft = target or self.label == "soft" or (moved and self.label == "hard")
         held = {
             "distribution": self.family != "score",
             "label": self.label != "none",

@@ -35,9 +35,12 @@ LIMBS = 268  # up to 2^4256, and half of a last limb for the count
 FIXED_BITS = 40
 FIXED_LOW, FIXED_HIGH = 60, 20  # units 2^-60 and 2^-20; the first digit counts 2^20
 
-OCTAVE = 128  # histogram buckets in every octave: relative width 1/128, so a midpoint is within 0.4 %
-LOWEST_EXPONENT = -128  # the first bucket holds 0 and all below 2^-128, the last one infinity and all from 2^128
-BUCKETS = 256 * OCTAVE + 2
+# Histogram buckets of either sign: 128 in every octave from 2^-128 to 2^128, so a midpoint is within 0.4 %. The middle one
+# holds 0 and what is smaller, the outermost two infinity and what is larger.
+OCTAVE = 128
+LOWEST_EXPONENT = -128
+MIDDLE = 256 * OCTAVE + 1
+BUCKETS = 2 * MIDDLE + 1
 
 LEDGER = 16  # rows by code (see errors.py), then the two flags
 LEDGER_NORMALIZED, LEDGER_CLIPPED = 14, 15

@@ -22,7 +22,8 @@ What is taken as meant where SPEC §1 leaves room:
   cut B−1 times, each time where the weight so far is nearest to i W/B (of two as near, the later place); rows of one
   fine bin, of which there are at least 10,000, stay together.
 - The standard error of a weighted mean is √(n/(n−1) Σ w²(x−x̄)²) / Σ w, None for one row. Infinite rows make the mean
-  infinite; error and interval are those of the finite rows. Perplexity's interval is that of the mean, exponentiated.
+  infinite, without error or interval; the finite rows' mean and error stand beside it. Perplexity's interval is that of the
+  mean, exponentiated.
 - The quantile at level a is the smallest value whose cumulative weight reaches a Σ w.
 """
 
@@ -347,6 +348,7 @@ class Summary:
     max: Any = None
     infinite: int = 0
     finite_mean: Any = None
+    finite_stderr: Any = None
     quantiles: dict[float, Any] = field(default_factory=dict)
 
 
@@ -395,7 +397,7 @@ def evaluate(rows: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Sum
 def _scaled(s: Summary, unit: Any) -> Summary:
     scaled = {
         name: None if (v := getattr(s, name)) is None else v / unit
-        for name in ("mean", "stderr", "low", "high", "min", "max", "finite_mean")
+        for name in ("mean", "stderr", "low", "high", "min", "max", "finite_mean", "finite_stderr")
     }
     return Summary(**scaled, infinite=s.infinite, quantiles={a: v / unit for a, v in s.quantiles.items()})
 
@@ -434,8 +436,11 @@ def summarize(values: Sequence[Any], weights: Sequence[Any], levels: Sequence[fl
     if not finite:
         return s
     xs, ws = [x for x, _ in finite], [w for _, w in finite]
-    s.finite_mean, s.stderr = mean(xs, ws), stderr(xs, ws)
-    s.mean = INF if infinite else s.finite_mean
+    s.finite_mean, error = mean(xs, ws), stderr(xs, ws)
+    if infinite:
+        s.finite_stderr = error
+        return s
+    s.mean, s.stderr = s.finite_mean, error
     if s.stderr is not None:
         half = mp.sqrt(2) * mp.erfinv(mp.mpf(confidence)) * s.stderr
         s.low, s.high = s.finite_mean - half, s.finite_mean + half
@@ -447,10 +452,11 @@ def perplexity(loss: Summary) -> Summary:
     s = Summary(mp.exp(loss.mean) if loss.mean < INF else INF, infinite=loss.infinite)
     if loss.finite_mean is not None:
         s.finite_mean = mp.exp(loss.finite_mean)
+    if loss.finite_stderr is not None:
+        s.finite_stderr = s.finite_mean * loss.finite_stderr
     if loss.stderr is not None:
         s.stderr = s.finite_mean * loss.stderr
-        if not loss.infinite:
-            s.low, s.high = mp.exp(loss.low), mp.exp(loss.high)
+        s.low, s.high = mp.exp(loss.low), mp.exp(loss.high)
     return s
 
 
@@ -556,6 +562,7 @@ def differences(report: Any, truth: Mapping[str, Summary]) -> list[str]:
         "min": 1e-12,
         "max": 1e-12,
         "stderr": 1e-9,
+        "finite_stderr": 1e-9,
         "low": 1e-9,
         "high": 1e-9,
     }

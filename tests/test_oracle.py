@@ -314,6 +314,4 @@ def test_like_scikit_learn():
     mi = metrics.mutual_info_score(None, None, contingency=counts)
     assert near(oracle.evaluate({"probs": (c / 16).tolist()} for c in counts)["mutual_information"].mean, mi, 1e-12)
     binary = [{"prob": float(a[0]), "label": int(b == 0), "weight": float(c)} for a, b, c in zip(p, y, w, strict=True)]
-    assert near(
-        oracle.evaluate(binary)["brier"].mean, metrics.brier_score_loss(y == 0, p[:, 0], sample_weight=w), 1e-13
-    )
+    assert near(oracle.evaluate(binary)["brier"].mean, metrics.brier_score_loss(y == 0, p[:, 0], sample_weight=w), 1e-13)

@@ -86,9 +86,7 @@ def test_nfl_brier_with_playoffs_weighted_twice():
     table = pq.read_table(path("f538_nfl_elo_1920_2020"))
     tie = pc.equal(table["label"], 0.5)
     weight = pc.cast(pc.add(table["playoff"], 1), pa.float64())
-    game = pa.table(
-        {"prob": pc.round(table["prob"], 2), "label": table["label"], "mask": pc.invert(tie), "weight": weight}
-    )
+    game = pa.table({"prob": pc.round(table["prob"], 2), "label": table["label"], "mask": pc.invert(tie), "weight": weight})
     report = streamloss.evaluate(game, prob="prob", label="label", mask="mask", weight="weight")
     rows = report.to_dict()["rows"]
     assert (rows["read"], rows["used"], rows["ignored"]) == (16_810, 16_494, 316)

@@ -16,7 +16,7 @@ from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, log, log1p, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.pair import bracket
-from streamloss.kernels.panel import CLIPPED, LOGITS, power
+from streamloss.kernels.panel import CLIPPED, LOGITS, power, times
 from streamloss.quantities import (
     ACCURACY,
     BRIER,
@@ -45,12 +45,6 @@ def binary_rule(form: int, v: float) -> Any:
     if v < 0.0:
         return NEGATIVE_PROBABILITY
     return PROBABILITY_ABOVE_ONE if v > 1.0 else USED
-
-
-@scalar
-def times(weight: float, cost: float) -> Any:
-    """weight·cost with 0·inf = 0."""
-    return weight * cost if weight > 0.0 else 0.0
 
 
 @loop
@@ -86,13 +80,13 @@ def mark_rules(form: int, x: Any, first: int, m: int, code: Any) -> None:
 
 
 @loop
-def load_labels(label: Any, first: int, m: int, smoothing: float, code: Any, y: Any) -> None:
-    """y of the block's rows, smoothed towards ½; outside [0, 1] it breaks a rule."""
+def load_labels(label: Any, first: int, m: int, code: Any, y: Any) -> None:
+    """y of the block's rows; outside [0, 1] it breaks a rule."""
     wrong = np.int64(0)
     for j in range(m):
         v = np.float64(label[first + j])
         wrong += np.int64(not ((v >= 0.0) & (v <= 1.0)))
-        y[j] = v * (1.0 - smoothing) + 0.5 * smoothing
+        y[j] = v
     if wrong > 0:
         for j in range(m):
             if code[first + j] == USED and not 0.0 <= np.float64(label[first + j]) <= 1.0:
@@ -112,17 +106,26 @@ def write_plain(first: int, m: int, figures: Any, out: Any) -> None:
 
 @loop
 def write_losses(first: int, m: int, cap: float, pos_weight: float, figures: Any, y: Any, flags: Any, out: Any) -> None:
-    """Cross-entropy, Brier score, accuracy and the two sides of calibration."""
-    last = first + m
-    loss, brier = out[CROSS_ENTROPY, first:last], out[BRIER, first:last]
-    right, over, top = out[ACCURACY, first:last], out[OVERCONFIDENCE, first:last], out[CONFIDENCE, first:last]
-    score, outcome = out[SCORE, first:last], out[OUTCOME, first:last]
+    """Cross-entropy and Brier score against y, which may be smoothed."""
+    loss, brier = out[CROSS_ENTROPY, first : first + m], out[BRIER, first : first + m]
     for j in range(m):
         paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
         loss[j] = times(pos_weight * y[j], paid_1) + times(1.0 - y[j], paid_0)
     for j in range(m):
         off = figures[REST, j] - (1.0 - y[j]) if y[j] > 0.5 else figures[CHANCE, j] - y[j]
         brier[j] = off * off
+    if cap < INF:
+        for j in range(m):
+            cut = (y[j] > 0.0 and figures[COST_1, j] > cap) or (y[j] < 1.0 and figures[COST_0, j] > cap)
+            flags[first + j] |= CLIPPED if cut else 0
+
+
+@loop
+def write_hits(first: int, m: int, figures: Any, y: Any, out: Any) -> None:
+    """Accuracy and the two sides of calibration, against the label itself."""
+    last = first + m
+    right, over, top = out[ACCURACY, first:last], out[OVERCONFIDENCE, first:last], out[CONFIDENCE, first:last]
+    score, outcome = out[SCORE, first:last], out[OUTCOME, first:last]
     for j in range(m):
         hit = (figures[CHANCE, j] > figures[REST, j]) == (y[j] > 0.5)
         right[j] = 1.0 if hit else 0.0
@@ -132,10 +135,6 @@ def write_losses(first: int, m: int, cap: float, pos_weight: float, figures: Any
         score[j] = figures[CHANCE, j]
     for j in range(m):
         outcome[j] = y[j]
-    if cap < INF:
-        for j in range(m):
-            cut = (y[j] > 0.0 and figures[COST_1, j] > cap) or (y[j] < 1.0 and figures[COST_0, j] > cap)
-            flags[first + j] |= CLIPPED if cut else 0
 
 
 @loop
@@ -197,7 +196,11 @@ def binary(
                 mark_rules(form, x, first, m, code)
             write_plain(first, m, figures, out)
             if labelled:
-                load_labels(label, first, m, smoothing, code, y)
+                load_labels(label, first, m, code, y)
+                write_hits(first, m, figures, y, out)
+                if smoothing > 0.0:
+                    for j in range(m):
+                        y[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing
                 write_losses(first, m, cap, pos_weight, figures, y, flags, out)
                 if soft:
                     write_soft(first, m, cap, figures, y, out)

@@ -42,6 +42,7 @@ from streamloss.kernels.panel import (
     side_holds,
     small_ranks,
     small_side,
+    times,
     write_labelled,
 )
 from streamloss.quantities import (
@@ -87,7 +88,7 @@ def label_figures(
     if gamma >= 0.0:
         for lane in range(LANES):
             paid = min(figures[COST, lane], cap)
-            figures[FOCAL_, lane] = alpha * power(figures[REST, lane], gamma) * paid
+            figures[FOCAL_, lane] = times(alpha * power(figures[REST, lane], gamma), paid)
 
 
 @loop
@@ -111,7 +112,7 @@ def add_costs(
             figures[COSTS, lane] += paid
             if gamma >= 0.0:
                 rest = max(1.0 - exp_nonpositive(-max(plain, 0.0)), 0.0)
-                figures[FOCALS, lane] += alpha * power(rest, gamma) * paid
+                figures[FOCALS, lane] += times(alpha * power(rest, gamma), paid)
 
 
 @scalar
@@ -124,16 +125,16 @@ def smoothed_entropy(k: int, smoothing: float) -> Any:
 
 
 @loop
-def smooth_figures(k: int, smoothing: float, cap: float, side: Any, figures: Any) -> Any:
+def smooth_figures(k: int, smoothing: float, cap: float, normalize: bool, side: Any, figures: Any) -> Any:
     """Turns the label's figures into those of q'; returns H(q')."""
     share = smoothing / k
     hot = 1.0 - smoothing + share
     for lane in range(LANES):
         paid = min(figures[COST, lane], cap)
-        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * side[TOTAL, lane]
-        figures[COST, lane] = (1.0 - smoothing) * paid + share * figures[COSTS, lane]
+        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * (1.0 if normalize else side[TOTAL, lane])
+        figures[COST, lane] = times(1.0 - smoothing, paid) + share * figures[COSTS, lane]
         figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
-        figures[FOCAL_, lane] = (1.0 - smoothing) * figures[FOCAL_, lane] + share * figures[FOCALS, lane]
+        figures[FOCAL_, lane] = times(1.0 - smoothing, figures[FOCAL_, lane]) + share * figures[FOCALS, lane]
     return smoothed_entropy(k, smoothing)
 
 
@@ -152,6 +153,7 @@ def write_rows(
     k: int,
     smoothing: float,
     cap: float,
+    normalize: bool,
     gamma: float,
     rank: Any,
     top_k: Any,
@@ -168,12 +170,14 @@ def write_rows(
     for lane in range(rows):
         flags[first + lane] |= CLIPPED if figures[COST, lane] > cap else 0
     if smoothing > 0.0:
-        floor = smooth_figures(k, smoothing, cap, side, figures)
+        floor = smooth_figures(k, smoothing, cap, normalize, side, figures)
         for lane in range(rows):
             out[TARGET_ENTROPY, first + lane] = floor
             out[KL, first + lane] = figures[COST, lane] - floor
-    for lane in range(rows):
-        out[CROSS_ENTROPY, first + lane] = min(figures[COST, lane], cap)
+    else:
+        for lane in range(rows):
+            figures[COST, lane] = min(figures[COST, lane], cap)
+    copy_lanes(figures[COST], rows, out[CROSS_ENTROPY], first)
     copy_lanes(figures[BRIER_], rows, out[BRIER], first)
     write_labelled(first, rows, side[TOP], rank, top_k, out)
     if gamma >= 0.0:
@@ -272,7 +276,7 @@ def categorical(
                     if smoothing > 0.0:
                         figures[COSTS:] = 0.0
                         add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
-                write_rows(first, rows, labelled, k, smoothing, cap, gamma, rank, top_k, side, figures, flags, out)
+                write_rows(first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)
         else:
             for i in range(start, stop):
                 if code[i] != USED:
@@ -293,4 +297,4 @@ def categorical(
                     rank[0] = large_rank(x, i, y)
                     if smoothing > 0.0:
                         smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
-                write_rows(i, 1, labelled, k, smoothing, cap, gamma, rank, top_k, side, figures, flags, out)
+                write_rows(i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)

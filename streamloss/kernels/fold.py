@@ -21,13 +21,13 @@ from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
 from streamloss.state import (
     BIAS,
-    BUCKETS,
     CLASS_INFINITE,
     CLASS_SUMS,
     CLASS_WEIGHT,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
     LOWEST_EXPONENT,
+    MIDDLE,
     OCTAVE,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
@@ -221,8 +221,10 @@ def add_extremes(v: Any, n: int, extremes: Any) -> None:
 def find_buckets(v: Any, n: int, buckets: Any) -> None:
     """The histogram bucket of every value: 128 an octave, from the bits."""
     for i in range(n):
-        b = (to_bits(v[i]) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1)
-        buckets[i] = min(max(b, np.int64(0)), np.int64(BUCKETS - 1))
+        b = to_bits(v[i])
+        size = ((b & np.int64(MAGNITUDE)) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1)
+        size = min(max(size, np.int64(0)), np.int64(MIDDLE))
+        buckets[i] = np.int64(MIDDLE) + (-size if b < 0 else size)
 
 
 @scalar

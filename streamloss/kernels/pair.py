@@ -42,6 +42,7 @@ from streamloss.kernels.panel import (
     side_holds,
     small_ranks,
     small_side,
+    times,
     write_labelled,
 )
 from streamloss.quantities import (
@@ -159,7 +160,7 @@ def add_pairs(
             off = p - q
             sums[SQUARE, lane] = fma(off, off, sums[SQUARE, lane])
             if gamma >= 0.0:
-                sums[FOCAL_, lane] += q * alpha * power(max(1.0 - p, 0.0), gamma) * paid if q > 0.0 else 0.0
+                sums[FOCAL_, lane] += times(q, times(alpha * power(max(1.0 - p, 0.0), gamma), paid))
 
 
 @loop

@@ -262,6 +262,12 @@ def power(x: float, gamma: float) -> Any:
     return exp_nonpositive(gamma * log(x)) if x > 0.0 else 0.0
 
 
+@scalar
+def times(weight: float, cost: float) -> Any:
+    """weight·cost with 0·inf = 0."""
+    return weight * cost if weight > 0.0 else 0.0
+
+
 @loop
 def small_ranks(panel: Any, k: int, own: Any, label: Any, rank: Any) -> None:
     """How many classes of a lane's row stand before its label: greater values, and equal ones of lower index."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import accumulate
 from statistics import NormalDist
 from typing import Any
 
@@ -23,13 +25,13 @@ from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
 from streamloss.quantities import Plan, Quantity, constant_key, plan
 from streamloss.state import (
-    BUCKETS,
     CLASS_INFINITE,
     CLASS_SUMS,
     CLASS_WEIGHT,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
     LOWEST_EXPONENT,
+    MIDDLE,
     OCTAVE,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
@@ -50,8 +52,8 @@ NO_ROWS = "no rows were used"
 class Metric:
     """One quantity of a report, in the report's unit. What does not apply is None.
 
-    `mean` is infinite when `infinite` rows are; `finite_mean`, `stderr` and the interval `low` … `high` (of the finite rows
-    then) leave them out. `reason` says why a mean is None.
+    `mean` is infinite when `infinite` rows are: it has no error and no interval then, and `finite_mean` and `finite_stderr`
+    say what the other rows give. `reason` says why a mean is None.
     """
 
     key: str
@@ -65,6 +67,7 @@ class Metric:
     max: float | None = None
     infinite: int | None = None
     finite_mean: float | None = None
+    finite_stderr: float | None = None
     quantiles: dict[str, float] | None = None
     reason: str | None = None
 
@@ -73,7 +76,7 @@ class Metric:
         shape: dict[str, Any] = {"mean": self.mean}
         if self.reason is not None:
             shape["reason"] = self.reason
-        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "quantiles"):
+        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr", "quantiles"):
             if (value := getattr(self, name)) is not None:
                 shape[name] = value
         return {**plain(shape), "title": self.title, "unit": self.unit}
@@ -158,7 +161,7 @@ def ratio(value: Fraction) -> float:
     try:
         return value.numerator / value.denominator
     except OverflowError:
-        return math.copysign(math.inf, value.numerator)
+        return math.inf if value > 0 else -math.inf
 
 
 def root(value: Fraction) -> float:
@@ -233,8 +236,9 @@ class _Summary:
         finite = ratio(sums.mean) * scale
         error = sums.stderr()
         stderr = None if error is None else error * scale
-        mean = math.inf if sums.infinite else finite
-        return replace(blank, mean=mean, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape)
+        if sums.infinite:
+            return replace(blank, mean=math.inf, finite_mean=finite, finite_stderr=stderr, **shape)
+        return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape)
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
         """The quantiles of a row quantity, within its exact extremes."""
@@ -262,15 +266,15 @@ class _Summary:
 
     def perplexity(self) -> dict[str, Any]:
         sums = self.sums("cross_entropy")
-        finite = _exp(ratio(sums.mean)) if sums.n else math.inf
-        mean = math.inf if sums.infinite else finite
-        error = sums.stderr() if sums.n else None
+        if sums.n == 0:
+            return {"mean": math.inf, "infinite": sums.infinite}
+        log, error = ratio(sums.mean), sums.stderr()
+        finite = _exp(log)
         stderr = None if error is None or not math.isfinite(finite) else finite * error
-        log = math.inf if sums.infinite or not sums.n else ratio(sums.mean)
-        shape = {"mean": mean, "stderr": stderr, "infinite": sums.infinite, "finite_mean": finite}
-        if log != math.inf and error is not None:
-            shape |= {"low": _exp(log - self.z * error), "high": _exp(log + self.z * error)}
-        return shape
+        if sums.infinite:
+            return {"mean": math.inf, "infinite": sums.infinite, "finite_mean": finite, "finite_stderr": stderr}
+        ends = {} if error is None else {"low": _exp(log - self.z * error), "high": _exp(log + self.z * error)}
+        return {"mean": finite, "stderr": stderr, "infinite": 0, "finite_mean": finite, **ends}
 
     def bits_per_byte(self) -> dict[str, Any]:
         ce, size = self.sums("cross_entropy"), self.sums("bytes")
@@ -287,11 +291,11 @@ class _Summary:
             stderr = root(squares * ce.n / (ce.n - 1)) / ratio(size.x) / LN2
         return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
 
-    def label_shares(self) -> list[float]:
+    def label_shares(self) -> list[Fraction]:
         """The weight of every label, as shares of 1."""
         counts = label_weights(self.state)
-        total = sum(counts)
-        return [ratio(count / total) for count in counts]
+        total = sum(counts, Fraction(0))
+        return [count / total for count in counts]
 
     def label_entropy(self) -> dict[str, Any]:
         return {"mean": entropy_of(self.label_shares()) * self.scale}
@@ -316,7 +320,7 @@ class _Summary:
         squares = ratio(sums.xx - sums.mean * sums.mean * sums.n)
         for share, record in zip(self.label_shares(), self.state.arrays["classes"], strict=True):
             if rows := int(record[0]):
-                surprise = -math.log(share) - base
+                surprise = information(share) - base
                 deviation = ratio(fixed_value(record[at : at + 3])) - rows * mean
                 squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
         return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
@@ -326,7 +330,7 @@ class _Summary:
         sums = [fixed_value(d) for d in digits]
         mean, _ = self.row_error("entropy")
         total = sum(sums, Fraction(0))
-        value = max(entropy_of([ratio(s / total) for s in sums]) - mean, 0.0)
+        value = max(entropy_of([s / total for s in sums]) - mean, 0.0)
         return {"mean": value * self.scale}
 
     def bins(self) -> list[tuple[int, Fraction, Fraction, Fraction]]:
@@ -349,21 +353,18 @@ class _Summary:
         """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
         fine = self.state.arrays["reliability"]
         records = [_bin_sums(fine[i : i + 1], self.task.weighted) for i in np.flatnonzero(fine[:, 0]).tolist()]
-        total = sum((w for _, w, _, _ in records), Fraction(0))
-        error, filled, score, outcome, at = Fraction(0), Fraction(0), Fraction(0), Fraction(0), 1
-        for i, (_, w, s, o) in enumerate(records):
-            filled, score, outcome = filled + w, score + s, outcome + o
-            edge = total * at / self.options_bins
-            following = records[i + 1][1] if i + 1 < len(records) else Fraction(0)
-            # a fine bin goes to the group that it brings nearest to its share
-            if filled >= edge or filled + following - edge > edge - filled or i + 1 == len(records):
-                error += abs(score - outcome)
-                score = outcome = Fraction(0)
-                while at < self.options_bins and total * at / self.options_bins <= filled:
-                    at += 1
-                if filled < edge:
-                    at += 1
-        return {"mean": ratio(error / total)}
+        sums = list(accumulate(w for _, w, _, _ in records))
+        cuts = {len(records) - 1}
+        for i in range(1, self.options_bins):
+            edge = sums[-1] * i / self.options_bins
+            after = bisect_left(sums, edge)
+            # the edge moves to the nearer end of the fine bin that it falls into
+            cuts.add(after - 1 if after > 0 and edge - sums[after - 1] < sums[after] - edge else after)
+        error, start = Fraction(0), 0
+        for cut in sorted(cuts):
+            error += abs(sum((s - o for _, _, s, o in records[start : cut + 1]), Fraction(0)))
+            start = cut + 1
+        return {"mean": ratio(error / sums[-1])}
 
     def reliability(self) -> list[dict[str, Any]]:
         if not self.plan.reliability:
@@ -434,13 +435,13 @@ def _from_key(key: int) -> float:
 
 
 def bucket_value(bucket: int) -> float:
-    """The middle of a histogram bucket; 0 for the lowest and inf for the highest."""
-    if bucket == 0:
+    """The middle of a histogram bucket; 0 for the middle one and ±inf for the outermost."""
+    size = abs(bucket - MIDDLE)
+    if size == 0:
         return 0.0
-    if bucket == BUCKETS - 1:
-        return math.inf
-    octave, step = divmod(bucket - 1, OCTAVE)
-    return math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
+    octave, step = divmod(size - 1, OCTAVE)
+    value = math.inf if size == MIDDLE else math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
+    return math.copysign(value, bucket - MIDDLE)
 
 
 def _bin_sums(records: Array, weighted: bool) -> tuple[int, Fraction, Fraction, Fraction]:
@@ -460,9 +461,14 @@ def label_weights(state: State) -> list[Fraction]:
     return [Fraction(int(record[0])) for record in records]
 
 
-def entropy_of(shares: list[float]) -> float:
-    """Σ p ln(1/p) of shares, in nats."""
-    return math.fsum(-p * math.log(p) for p in shares if p > 0)
+def information(share: Fraction) -> float:
+    """ln(1/share) in nats, accurate also for a share near 1."""
+    return -math.log(ratio(share)) if share < Fraction(1, 2) else -math.log1p(-ratio(1 - share))
+
+
+def entropy_of(shares: list[Fraction]) -> float:
+    """Σ p ln(1/p) of exact shares, in nats."""
+    return math.fsum(ratio(p) * information(p) for p in shares if p > 0)
 
 
 def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:

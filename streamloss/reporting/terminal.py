@@ -174,7 +174,7 @@ def _has_quantile(metric: dict[str, Any], level: str) -> bool:
 
 def _interval(metric: dict[str, Any], percent: bool) -> str:
     low, high, error = metric.get("low"), metric.get("high"), metric.get("stderr")
-    # The interval of an infinite mean would be that of the finite rows; an error of 0 leaves one of no width.
+    # An infinite mean has no interval; an error of 0 leaves one of no width.
     if low is None or high is None or not error or math.isinf(float(metric["mean"])):
         return ""
     return units.interval(low, high, error, percent=percent)
@@ -189,7 +189,7 @@ def _infinities(report: Report, console: Console) -> None:
     used = report["rows"]["used"]
     for rows, metrics in infinite.items():
         means = [
-            f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('stderr'))} {metric.get('unit', '')}"
+            f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('finite_stderr'))} {metric.get('unit', '')}"
             for metric in metrics
         ]
         _wrapped(
