@@ -170,12 +170,21 @@ def changed(**parts: Any) -> dict[str, Any]:
     return copy.deepcopy(REPORT) | parts
 
 
+def _lose(metric: dict[str, Any], finite_mean: float) -> None:
+    """Makes a mean infinite: its error becomes that of the finite rows, its interval goes."""
+    error = metric.pop("stderr")
+    for name in ("low", "high"):
+        metric.pop(name, None)
+    metric |= {"mean": "inf", "infinite": 3, "finite_mean": finite_mean, "finite_stderr": error}
+
+
 def infinite() -> dict[str, Any]:
     """The report when three rows are infinite; errors and intervals are then those of the other rows."""
     report = changed()
     for key in ("cross_entropy", "kl_divergence"):
-        report["metrics"][key] |= {"mean": "inf", "max": "inf", "infinite": 3, "finite_mean": 0.28154}
-    report["metrics"]["perplexity"] |= {"mean": "inf", "infinite": 3, "finite_mean": 1.32517}
+        _lose(report["metrics"][key], 0.28154)
+        report["metrics"][key]["max"] = "inf"
+    _lose(report["metrics"]["perplexity"], 1.32517)
     return report
 
 

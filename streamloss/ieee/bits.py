@@ -27,7 +27,7 @@ if jit.DISABLED:
         try:
             return np.float64(exact.numerator / exact.denominator)
         except OverflowError:
-            return np.float64(math.copysign(math.inf, exact))
+            return np.float64(math.inf if exact > 0 else -math.inf)
 
     def to_bits(x: float) -> Any:
         """The bits of a float64 as int64."""
