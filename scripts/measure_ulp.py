@@ -1,6 +1,6 @@
 """Measure the largest error of our exp, log and their kin over their whole ranges, in units in the last place.
 
-    python scripts/measure_ulp.py [--points 200000] [--seed 1]
+    python scripts/measure_ulp.py [--points 2000000] [--seed 1]
 
 Prints the README's table. Every point is compared with 80-bit arithmetic where the machine has it, and the worst 2,000 of
 each function with mpmath at 50 digits; where it has not, every point goes through mpmath (minutes instead of seconds).
@@ -155,7 +155,7 @@ def worst(function: Function, x: Any) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=200_000, help="points a function (default 200000)")
+    parser.add_argument("--points", type=int, default=2_000_000, help="points a function (default 2000000)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     started = time.perf_counter()

@@ -128,6 +128,9 @@ def check_same(first_path: str, first: State, path: str, state: State) -> None:
                 )
 
 
+WHOLE = 1 << 18  # rows of an update that are looked at before any of them is counted; larger ones are counted aside first
+
+
 class Evaluator:
     """Adds batches as they come and reports at any moment.
 
@@ -150,11 +153,17 @@ class Evaluator:
             self._plan = source.plan
             self._check_merged()
         assert self._plan is not None
+        piece = convert(batch, self._plan, path=None, first_row=self._rows)
+        jit.use_threads(self.threads)
         if self._accumulator is None:
             self._accumulator = Accumulator(self._plan.task, self.options, self.threads)
-            jit.use_threads(self.threads)
-        piece = convert(batch, self._plan, path=None, first_row=self._rows)
-        self._accumulator.add(piece)
+        if len(piece) <= WHOLE:
+            self._accumulator.add(piece)
+        else:
+            fresh = Accumulator(self._plan.task, self.options, self.threads)
+            for start in range(0, len(piece), WHOLE):
+                fresh.add(piece.rows(start, start + WHOLE))
+            self._accumulator.absorb(fresh)
         self._rows += len(piece)
         return self
 

@@ -30,7 +30,8 @@ class Quantity:
     """One line of the report.
 
     `unit` is 'nat' (scaled by --unit) or '' for a pure number; `needs` are facts of `Task.facts`; `slot` is where the row
-    values stand, None when derived; `spread` says whether quantiles are kept; `named` that it must be asked for.
+    values stand, None when derived; `spread` says whether quantiles are kept; `named` that it must be asked
+    for; `indicator` that row values are 0 or 1.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Quantity:
     slot: int | None = None
     spread: bool = False
     named: bool = False
+    indicator: bool = False
 
 
 def _q(key: str, title: str, unit: str, needs: str, slot: int | None = None, **more: bool) -> Quantity:
@@ -59,8 +61,8 @@ QUANTITIES: dict[str, Quantity] = {
         _q("bits_per_byte", "bits per byte", "", "truth bytes"),
         _q("brier", "Brier score", "", "truth distribution", BRIER, spread=True),
         _q("focal", "focal loss", "nat", "truth distribution gamma", FOCAL, spread=True),
-        _q("accuracy", "accuracy", "", "label distribution", ACCURACY),
-        _q("same_top", "same top class", "", "target", SAME_TOP),
+        _q("accuracy", "accuracy", "", "label distribution", ACCURACY, indicator=True),
+        _q("same_top", "same top class", "", "target", SAME_TOP, indicator=True),
         _q("label_entropy", "label entropy", "nat", "label"),
         _q("normalized_cross_entropy", "normalized cross-entropy", "", "label_is_truth"),
         _q("d2", "D² (1 − normalized)", "", "label_is_truth"),
@@ -115,7 +117,7 @@ def table(task: Task, options: Options) -> dict[str, Quantity]:
         if key == "accuracy":
             for i, k in enumerate(top_ks(task, options)):
                 full[top_k_key(k)] = Quantity(
-                    top_k_key(k), f"top-{k} accuracy", "", frozenset({"label", "distribution"}), TOP_K + i
+                    top_k_key(k), f"top-{k} accuracy", "", frozenset({"label", "distribution"}), TOP_K + i, indicator=True
                 )
     applies = {key: q for key, q in full.items() if q.needs <= facts}
     if options.metrics is None:

@@ -114,6 +114,17 @@ def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, 
             digits[...] = groups.reshape(digits.shape)
 
 
+def absorb(arrays: dict[str, Array], others: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Adds the others to the arrays, in place; extremes take the lesser and the greater."""
+    for name, (kind, _) in shapes.items():
+        mine, theirs = arrays[name], others[name]
+        if kind == _EXTREMES:
+            np.minimum(mine[..., 0], theirs[..., 0], out=mine[..., 0])
+            np.maximum(mine[..., 1], theirs[..., 1], out=mine[..., 1])
+        else:
+            mine += theirs
+
+
 def limbs_value(limbs: Array) -> Fraction:
     """The exact number that canonical limbs hold."""
     total = 0
@@ -166,10 +177,8 @@ class State:
         if self.definition != other.definition:
             raise StreamlossError("states of different tasks or options do not merge")
         shapes = layout(self.task, self.options)
-        arrays = {name: self.arrays[name] + other.arrays[name] for name in shapes}
-        mine, theirs = self.arrays["extremes"], other.arrays["extremes"]
-        arrays["extremes"][..., 0] = np.minimum(mine[..., 0], theirs[..., 0])
-        arrays["extremes"][..., 1] = np.maximum(mine[..., 1], theirs[..., 1])
+        arrays = {name: array.copy() for name, array in self.arrays.items()}
+        absorb(arrays, other.arrays, shapes)
         normalize(arrays, shapes)
         return State(self.task, self.options, arrays, self.columns, self.inputs + other.inputs)
 

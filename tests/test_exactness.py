@@ -92,14 +92,14 @@ def cases() -> dict[str, Case]:
     return {
         "binary prob hard": ({"prob": chances(n, np.float64), "label": hard}, {"focal_gamma": 2.0, "focal_alpha": 0.25}),
         "binary prob soft": ({"prob": chances(n, np.float64), "label": soft}, {"pos_weight": 3.0}),
-        "binary logit hard": ({"logit": logits(n, 2, np.float32)[:, 1], "label": hard}, {"temperature": 1.7}),
-        "binary logit soft": ({"logit": logits(n, 2, np.float32)[:, 1], "label": soft, "weight": weights(n)}, {}),
+        "binary logit hard": ({"logit": logits(n, 2, np.float64)[:, 1], "label": hard}, {"temperature": 1.7}),
+        "binary logit soft": ({"logit": logits(n, 2, np.float64)[:, 1], "label": soft, "weight": weights(n)}, {}),
         "logits 10 float32": ({"logits": logits(n, 10, np.float32), "label": labels(n, 10)}, {}),
         "logits 10 float16": ({"logits": logits(n, 10, np.float16), "label": labels(n, 10)}, {"focal_gamma": 1.5}),
         "logits 10 float64": ({"logits": logits(n, 10, np.float64), "label": labels(n, 10)}, {"label_smoothing": 0.1}),
         "logits 100 float32": ({"logits": logits(n, 100, np.float32), "label": labels(n, 100)}, {"temperature": 0.3}),
         "logits 100 float16": ({"logits": logits(n, 100, np.float16), "label": labels(n, 100)}, {}),
-        "logits 100 float64": ({"logits": logits(n, 100, np.float64)}, {}),
+        "logits 100 float64": ({"logits": logits(n, 100, np.float64), "label": labels(n, 100)}, {"top_k": (1, 2, 50)}),
         "probs 10": ({"probs": probs(n, 10, np.float64), "label": labels(n, 10)}, {"zero": "clip:1e-7"}),
         "probs 100 normalized": ({"probs": probs(n, 100, np.float32), "label": labels(n, 100)}, {"normalize": True}),
         "logprobs 10": (
@@ -115,6 +115,7 @@ def cases() -> dict[str, Case]:
             {
                 "logits": logits(n, 10, np.float32),
                 "target_probs": probs(n, 10, np.float64),
+                "label": labels(n, 10),
                 "weight": weights(n),
                 "mask": soft < 0.8,
             },
@@ -172,8 +173,7 @@ def test_the_cases_say_something(name: str) -> None:
     arrays, options = CASES[name]
     report = streamloss.evaluate(arrays, on_invalid="skip", **options)
     assert report.rows["used"] > N / 2
-    # Shares of counts sum to 1 and one normalised row is only rescaled: every case but the clean logprobs has bad rows.
-    assert report.rows["invalid"] >= 2 or name.startswith("score")
+    assert report.rows["invalid"] or name == "score"
     first = int(np.flatnonzero(report_codes(arrays, options))[0])
     fewer = taken(arrays, [i for i in range(N) if i != first])
     assert digest(fewer, options) != expected(name)
@@ -218,8 +218,9 @@ def test_files_and_row_groups(name: str, tmp_path: Path) -> None:
 
 
 WRITERS: tuple[dict[str, Any], ...] = (
-    *({"compression": codec} for codec in ("none", "snappy", "gzip", "brotli", "lz4", "zstd")),
-    {"use_dictionary": False},
+    *({"compression": codec} for codec in ("snappy", "gzip", "brotli", "lz4", "zstd")),
+    {"use_compliant_nested_type": False},
+    {"use_dictionary": False, "compression": None},
     {"use_dictionary": True, "dictionary_pagesize_limit": 64},
     {"version": "1.0", "data_page_version": "1.0"},
     {"version": "2.6", "data_page_version": "2.0"},
@@ -232,7 +233,7 @@ WRITERS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("writer", WRITERS, ids=str)
 def test_encodings(writer: dict[str, Any], tmp_path: Path) -> None:
-    if not pa.Codec.is_available(codec := writer.get("compression", "none")) and codec != "none":
+    if not pa.Codec.is_available(codec := writer.get("compression") or "snappy"):
         pytest.skip(f"this pyarrow has no {codec}")
     for name in ("logits 10 float32", "pair", "score weighted"):
         arrays, options = CASES[name]
@@ -293,8 +294,7 @@ def test_where_the_rows_come_from(name: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_batches_and_evaluators_in_any_grouping(name: str) -> None:
     arrays, options = CASES[name]
     options = {**options, "on_invalid": "skip"}
-    cuts = [0, 1, 30, 30, 77, N]
-    pieces = [taken(arrays, slice(a, b)) for a, b in itertools.pairwise(cuts)]
+    pieces = [taken(arrays, slice(a, b)) for a, b in itertools.pairwise((0, 1, 30, 77, N))]
 
     def one(*at: int) -> streamloss.Evaluator:
         evaluator = streamloss.Evaluator(threads=2, **options)
@@ -302,13 +302,13 @@ def test_batches_and_evaluators_in_any_grouping(name: str) -> None:
             evaluator.update(pieces[i])
         return evaluator
 
-    assert one(3, 0, 4, 2, 1).report().digest == expected(name)
-    left = one(0).merge(one(1)).merge(one(4, 2)).merge(one(3))
-    right = one(3).merge(one(2).merge(one(4).merge(one(1).merge(one(0)))))
+    assert one(3, 0, 2, 1).report().digest == expected(name)
+    left = one(0).merge(one(1)).merge(one(3, 2)).merge(one())
+    right = one().merge(one(3).merge(one(2).merge(one().merge(one(1).merge(one(0))))))
     assert left.report().digest == right.report().digest == expected(name)
     # An evaluator goes on after a merge, after bytes, and when it begins with one.
-    resumed = streamloss.Evaluator.from_bytes(one(0, 1).to_bytes()).update(pieces[3])
-    late = streamloss.Evaluator(**options).merge(resumed).update(pieces[4]).merge(one(2))
+    resumed = streamloss.Evaluator.from_bytes(one(0, 1).to_bytes()).update(pieces[3]).update(taken(arrays, slice(0)))
+    late = one().merge(resumed).update(pieces[2])
     assert late.report().digest == expected(name)
 
 
@@ -420,7 +420,7 @@ def exact(values: list[float], weights: list[float] | None = None) -> tuple[floa
     x = [Fraction(v) for v in values]
     w = [Fraction(1)] * len(x) if weights is None else [Fraction(v) for v in weights]
     n, total = len(x), sum(w)
-    mean = sum(map(lambda a, b: a * b, w, x)) / total
+    mean = sum(a * b for a, b in zip(w, x, strict=True)) / total
     square = Fraction(n, n - 1) * sum((a * (b - mean)) ** 2 for a, b in zip(w, x, strict=True)) / total**2
     return float(mean), exact_root(square)
 
@@ -501,12 +501,13 @@ def test_a_sum_of_weights_beyond_float64_is_no_obstacle() -> None:
     assert json.loads(report.to_json())["weight"] == "inf"
 
 
-@pytest.mark.parametrize("scale", [2.0**-1000, 2.0**-100, 2.0**-50, 2.0**50, 2.0**100, 2.0**1000], ids=lambda s: f"2^{math.log2(s):g}")
-def test_the_scale_of_the_weights_changes_nothing(scale: float) -> None:
+@pytest.mark.parametrize("power", [-1000, -100, -50, 50, 100, 1000])
+def test_the_scale_of_the_weights_changes_nothing(power: int) -> None:
     """Weights are relative: in other units every mean, error, share and quantile is the same."""
-    arrays = {"logits": logits(N, 10, np.float32)[20:], "label": labels(N, 10)[20:], "weight": 1.0 + np.arange(N - 20.0) % 7}
+    n = N - 20  # without the bad rows
+    arrays = {"logits": logits(N, 10, np.float32)[20:], "label": labels(N, 10)[20:], "weight": 1.0 + np.arange(n) % 7}
     one = streamloss.evaluate(arrays, zero="clip:1e-9")
-    other = streamloss.evaluate({**arrays, "weight": arrays["weight"] * scale}, zero="clip:1e-9")
+    other = streamloss.evaluate({**arrays, "weight": arrays["weight"] * 2.0**power}, zero="clip:1e-9")
     for key, metric in one.metrics.items():
         assert other.metrics[key].mean == pytest.approx(metric.mean, rel=1e-9, abs=1e-15), key
         assert other.metrics[key].stderr == pytest.approx(metric.stderr, rel=1e-12, abs=1e-300), key
@@ -527,7 +528,7 @@ def test_the_state_holds_the_sums_to_the_last_bit() -> None:
 
     state: State = streamloss.evaluate({"logprob": -np.array(EXTREME), "weight": np.array(WEIGHTS)}).state
     pairs = [(Fraction(w), Fraction(x)) for w, x in zip(WEIGHTS, EXTREME, strict=True)]
-    sums = [limbs_value(limbs) for limbs in state.arrays["moments"][state.options and 0]]
+    sums = [limbs_value(limbs) for limbs in state.arrays["moments"][0]]
     assert sums == [sum(w * x for w, x in pairs), sum(w * w * x for w, x in pairs), sum((w * x) ** 2 for w, x in pairs)]
     assert [limbs_value(limbs) for limbs in state.arrays["weight"]] == [sum(w for w, _ in pairs), sum(w * w for w, _ in pairs)]
 

@@ -1,7 +1,7 @@
 """Our own float64 arithmetic: every function within its ulps of mpmath over its whole range, the edges exact.
 
 The functions, their ranges and their truth are those of scripts/measure_ulp.py, which prints the README's table from more
-points. What was measured there with a million points stands behind LIMITS.
+points. What was measured there with two million points a function stands behind LIMITS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from streamloss import jit
-from streamloss.ieee import bits, elementary
+from streamloss.ieee import bits
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_ulp.py"
 spec = importlib.util.spec_from_file_location("measure_ulp", SCRIPT)
@@ -30,22 +30,22 @@ spec.loader.exec_module(measure_ulp)
 INF = math.inf
 POINTS = 600 if jit.DISABLED else 6_000  # of each function; plain Python is slow
 
-# Ulps. softplus adds max(x, 0), log1p and a correction: 1.51 was seen; expm1_tail is the product of three roundings and a
+# Ulps. softplus adds max(x, 0), log1p and a correction: 1.53 was seen; expm1_tail is the product of three roundings and a
 # polynomial that is 2 · 2^-53 off at its worst.
-LIMITS = {"expm1_tail": 4.0, "softplus": 1.6, "logistic[2]": 1.6, "logistic[3]": 1.6, "log": 0.9, "log1p": 0.9}
+LIMITS = {"expm1_tail": 4.2, "softplus": 1.6, "logistic[2]": 1.6, "logistic[3]": 1.6, "log": 0.9, "log1p": 0.9}
 LIMIT = 1.1
 
 # The worst points that scripts/measure_ulp.py has found in millions.
 KNOWN = {
-    "exp": (-694.8664236051698, 674.1007201306248),
+    "exp": (50.26418350821325, 674.1007201306248),
     "exp_nonpositive": (105.02394639193449, 627.6611631961443),
     "exp_inner": (105.02394639193449, 627.6611631961443),
-    "expm1_tail": (4.580446463659356e-10, 1.8487808003077905e-09),
+    "expm1_tail": (4.580446463659356e-10, 1.078530939186501e-05),
     "log": (1.4142000003903499, 1.414200001628086),
     "log1p": (-0.2928999999998932, 0.4142024150028084),
-    "sigmoid": (-122.32414759888286, -240.16297290977138),
-    "softplus": (0.3092070678340603, 0.27663551589252605, 0.3407585331463601),
-    "logistic[2]": (-0.2686489295071582, -0.3407585331463601),
+    "sigmoid": (-522.2665012777034, -240.16297290977138),
+    "softplus": (0.3092070678340603, 0.27663551589252605, 0.36033603399040454),
+    "logistic[2]": (-0.2686489295071582, -0.4258207362907021),
 }
 
 
@@ -202,7 +202,10 @@ def test_logs_of_powers_of_two_and_extremes():
 def test_exp_and_log_do_not_turn_back():
     """Monotone over neighbours, also where the reduction changes its multiple of ln 2 and the octave changes."""
     count = 200 if jit.DISABLED else 2_000
-    for name, centres in (("exp", (0.5 * math.log(2), 1.5 * math.log(2), 100.5 * math.log(2))), ("log", (0.5**0.5, 1.0, 2.0**0.5))):
+    for name, centres in (
+        ("exp", (0.5 * math.log(2), 1.5 * math.log(2), 100.5 * math.log(2))),
+        ("log", (0.5**0.5, 1.0, 2.0**0.5)),
+    ):
         for centre in centres:
             x = centre + np.arange(-count // 2, count // 2) * np.spacing(centre)
             assert (np.diff(at(name, *x)) >= 0).all()

@@ -15,7 +15,7 @@ from numba import prange
 
 from streamloss.errors import USED
 from streamloss.ieee.bits import fma, from_bits, to_bits
-from streamloss.ieee.elementary import INF
+from streamloss.ieee.elementary import INF, ONE_BITS
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
@@ -180,6 +180,20 @@ def add_moments(v: Any, n: int, sums: Any) -> Any:
 
 
 @loop
+def add_indicators(v: Any, n: int, sums: Any, extremes: Any) -> None:
+    """The same as `add_moments` and `add_extremes` for values that are 0 or 1."""
+    ones = np.int64(0)
+    for i in range(n):
+        ones += np.int64(v[i])
+    add_int(sums[0], ones, 0)
+    add_int(sums[1], ones, 0)
+    if ones < n:
+        extremes[0], extremes[1] = min(extremes[0], np.int64(0)), max(extremes[1], np.int64(0))
+    if ones > 0:
+        extremes[0], extremes[1] = min(extremes[0], np.int64(ONE_BITS)), max(extremes[1], np.int64(ONE_BITS))
+
+
+@loop
 def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> Any:
     """Adds Σwv, Σw²v and Σw²v² of finite v; the weights of infinite ones go to `lost` (Σw, Σw²). Returns their number."""
     infinite = 0
@@ -335,15 +349,13 @@ def add_by_class(
 
 
 @loop
-def gather(row: Any, index: Any, m: int, v: Any) -> None:
-    """v[:m] = row[index[:m]], a plain copy where the rows follow one another."""
-    if m > 0 and index[m - 1] - index[0] == m - 1:
-        first = index[0]
-        for j in range(m):
-            v[j] = row[first + j]
-    else:
-        for j in range(m):
-            v[j] = row[index[j]]
+def values(row: Any, index: Any, m: int, together: bool, room: Any) -> Any:
+    """row[index[:m]], in place where the rows follow one another."""
+    if together:
+        return row[index[0] : index[0] + m]
+    for j in range(m):
+        room[j] = row[index[j]]
+    return room[:m]
 
 
 @kernel
@@ -354,6 +366,7 @@ def fold(
     weight: Any,
     label: Any,
     slots: Any,
+    indicator: Any,
     spread: Any,
     per_class: Any,
     ledger: Any,
@@ -370,16 +383,16 @@ def fold(
 ) -> None:
     """Adds the row values out (SLOTS, n) of USED rows to the accumulators, each with a leading axis of threads.
 
-    slots (M,) are the quantities to fold, spread (M,) their row in the histogram or −1, per_class the slots with a mean by
-    class. weight and label are (n,) or (0,).
+    slots (M,) are the quantities to fold, indicator (M,) whether they are only 0 or 1, spread (M,) their row in the histogram
+    or −1, per_class the slots with a mean by class. weight and label are (n,) or (0,).
     """
     n = code.shape[0]
     weighted = weight.shape[0] > 0
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         index = np.empty(BLOCK, dtype=np.int64)
-        v = np.empty(BLOCK)
-        u = np.empty(BLOCK)
+        room = np.empty(BLOCK)
+        more_room = np.empty(BLOCK)
         w = np.empty(BLOCK)
         buckets = np.empty(BLOCK, dtype=np.int64)
         own = np.empty(BLOCK, dtype=np.int64)
@@ -400,8 +413,12 @@ def fold(
                 for j in range(m):
                     w[j] = weight[index[j]]
                     add_weight(total_weight[t], w[j])
+            together = m > 0 and index[m - 1] - index[0] == m - 1
             for q in range(slots.shape[0]):
-                gather(out[slots[q]], index, m, v)
+                v = values(out[slots[q]], index, m, together, room)
+                if indicator[q] and not weighted:
+                    add_indicators(v, m, moments[t, q], extremes[t, q])
+                    continue
                 if weighted:
                     infinite[t, q] += add_weighted_moments(v, w, m, moments[t, q], infinite_weight[t, q])
                 else:
@@ -417,8 +434,8 @@ def fold(
                         for j in range(m):
                             histogram[t, h, buckets[j], 0] += 1
             if cross.shape[1] > 0:
-                gather(out[CROSS_ENTROPY], index, m, v)
-                gather(out[BYTES], index, m, u)
+                v = values(out[CROSS_ENTROPY], index, m, together, room)
+                u = values(out[BYTES], index, m, together, more_room)
                 for j in range(m):
                     if abs(v[j]) != INF:
                         one = w[j] if weighted else 1.0
@@ -426,14 +443,14 @@ def fold(
                         h2, l2, e2 = product(one, u[j])
                         add_product(cross[t, 0], h1, l1, e1, h2, l2, e2)
             if reliability.shape[1] > 0:
-                gather(out[SCORE], index, m, v)
-                gather(out[OUTCOME], index, m, u)
+                v = values(out[SCORE], index, m, together, room)
+                u = values(out[OUTCOME], index, m, together, more_room)
                 add_reliability(v, u, w, weighted, m, reliability[t], parts)
             if classes.shape[1] > 0 and label.shape[0] > 0:
                 count_labels(label, index, m, w, weighted, classes[t], own)
                 for q in range(per_class.shape[0]):
-                    gather(out[per_class[q]], index, m, v)
+                    v = values(out[per_class[q]], index, m, together, room)
                     add_by_class(v, own, w, weighted, m, q == 0, classes[t], CLASS_SUMS + 3 * q, parts)
             elif classes.shape[1] > 0:
-                gather(out[OUTCOME], index, m, v)
+                v = values(out[OUTCOME], index, m, together, room)
                 share_labels(v, m, w, weighted, classes[t])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,3 +46,22 @@ class Batch:
         at = self.first_row + row
         group = None if self.row_groups is None else int(np.searchsorted(self.row_groups, at, side="right")) - 1
         return Place(self.path, group, at, column)
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of the rows, sharing memory."""
+        cut = slice(start, min(stop, len(self)))
+
+        def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else array[cut]
+
+        return replace(
+            self,
+            first_row=self.first_row + start,
+            prediction=self.prediction[cut],
+            code=self.code[cut],
+            target=part(self.target),
+            label=part(self.label),
+            weight=part(self.weight),
+            bytes=part(self.bytes),
+            found={row - start: seen for row, seen in self.found.items() if start <= row < stop},
+        )

@@ -17,7 +17,7 @@ from streamloss.kernels.rows import row_buffer, row_values, tolerance
 from streamloss.options import Options, Task
 from streamloss.quantities import QUANTITIES, plan
 from streamloss.reading.batch import NAMES, Batch
-from streamloss.state import State, empty_arrays, layout, limbs_value, normalize
+from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, normalize
 
 _EMPTY = np.zeros(0)
 _NO_LABEL = np.zeros(0, dtype=np.int64)
@@ -35,6 +35,7 @@ class Accumulator:
         self._room = 0
         spread = {key: i for i, key in enumerate(self.plan.spread)}
         self._slots = np.array([q.slot for q in self.plan.moments], dtype=np.int64)
+        self._indicator = np.array([q.indicator for q in self.plan.moments], dtype=np.bool_)
         self._spread = np.array([spread.get(q.key, -1) for q in self.plan.moments], dtype=np.int64)
         self._per_class = np.array([QUANTITIES[key].slot for key in self.plan.per_class], dtype=np.int64)
 
@@ -69,7 +70,8 @@ class Accumulator:
         weight = _EMPTY if batch.weight is None else batch.weight
         label = _NO_LABEL if batch.label is None or self.task.label == "soft" else batch.label
         fold(
-            out, code, flags, weight, label, self._slots, self._spread, self._per_class, a["ledger"], a["weight"],
+            out, code, flags, weight, label, self._slots, self._indicator, self._spread, self._per_class, a["ledger"],
+            a["weight"],
             a["moments"], a["infinite"], a["infinite_weight"], a["extremes"], a["cross"], a["histogram"],
             a["reliability"], a["classes"], self.threads,
         )  # fmt: skip
@@ -87,6 +89,11 @@ class Accumulator:
             x = np.stack([np.zeros(len(x)) if form == "logits" else 1.0 - one, one], axis=1)
         sums = self.arrays["mean_probabilities"]
         add_probabilities(x, batch.code, weight, FORMS[form], scale, self.options.normalize, sums, self.threads)
+
+    def absorb(self, other: Accumulator) -> None:
+        """Takes over what another accumulator of the same task and threads has added."""
+        absorb(self.arrays, other.arrays, self.shapes)
+        self.rows_since_carry += other.rows_since_carry
 
     def cross_entropy(self) -> float | None:
         """The mean over the finite rows so far, in nats; None where there is none."""
