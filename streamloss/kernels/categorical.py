@@ -13,7 +13,7 @@ from numba import prange
 
 from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import widen
-from streamloss.ieee.elementary import exp_nonpositive, log
+from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.panel import (
     CLIPPED,
@@ -40,6 +40,7 @@ from streamloss.kernels.panel import (
     power,
     renormalized,
     side_holds,
+    side_suspects,
     small_ranks,
     small_side,
     times,
@@ -125,24 +126,17 @@ def smoothed_entropy(k: int, smoothing: float) -> Any:
 
 
 @loop
-def smooth_figures(k: int, smoothing: float, cap: float, normalize: bool, side: Any, figures: Any) -> Any:
+def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures: Any) -> Any:
     """Turns the label's figures into those of q'; returns H(q')."""
     share = smoothing / k
     hot = 1.0 - smoothing + share
     for lane in range(LANES):
-        paid = min(figures[COST, lane], cap)
+        paid = figures[COST, lane]
         mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * (1.0 if normalize else side[TOTAL, lane])
         figures[COST, lane] = times(1.0 - smoothing, paid) + share * figures[COSTS, lane]
         figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
         figures[FOCAL_, lane] = times(1.0 - smoothing, figures[FOCAL_, lane]) + share * figures[FOCALS, lane]
     return smoothed_entropy(k, smoothing)
-
-
-@loop
-def copy_lanes(row: Any, rows: int, slot: Any, first: int) -> None:
-    """slot[first : first + rows] = row[:rows]."""
-    for lane in range(rows):
-        slot[first + lane] = row[lane]
 
 
 @loop
@@ -163,25 +157,27 @@ def write_rows(
     out: Any,
 ) -> None:
     """The rows in the first lanes into their slots, also those whose code says that nobody will look."""
-    copy_lanes(side[ENTROPY_], rows, out[ENTROPY], first)
-    copy_lanes(side[TOP], rows, out[CONFIDENCE], first)
+    for lane in range(rows):
+        out[ENTROPY, first + lane] = side[ENTROPY_, lane]
+        out[CONFIDENCE, first + lane] = side[TOP, lane]
     if not labelled:
         return
-    for lane in range(rows):
-        flags[first + lane] |= CLIPPED if figures[COST, lane] > cap else 0
+    if cap < INF:
+        for lane in range(rows):
+            flags[first + lane] |= CLIPPED if figures[COST, lane] > cap else 0
+            figures[COST, lane] = min(figures[COST, lane], cap)
     if smoothing > 0.0:
-        floor = smooth_figures(k, smoothing, cap, normalize, side, figures)
+        floor = smooth_figures(k, smoothing, normalize, side, figures)
         for lane in range(rows):
             out[TARGET_ENTROPY, first + lane] = floor
             out[KL, first + lane] = figures[COST, lane] - floor
-    else:
-        for lane in range(rows):
-            figures[COST, lane] = min(figures[COST, lane], cap)
-    copy_lanes(figures[COST], rows, out[CROSS_ENTROPY], first)
-    copy_lanes(figures[BRIER_], rows, out[BRIER], first)
+    for lane in range(rows):
+        out[CROSS_ENTROPY, first + lane] = figures[COST, lane]
+        out[BRIER, first + lane] = figures[BRIER_, lane]
     write_labelled(first, rows, side[TOP], rank, top_k, out)
     if gamma >= 0.0:
-        copy_lanes(figures[FOCAL_], rows, out[FOCAL], first)
+        for lane in range(rows):
+            out[FOCAL, first + lane] = figures[FOCAL_, lane]
 
 
 @loop
@@ -256,12 +252,14 @@ def categorical(
                 rows = min(LANES, stop - first)
                 load_rows(x, first, rows, code, panel)
                 small_side(form, panel, k, scale, side)
-                for lane in range(rows):
-                    i = first + lane
-                    if code[i] == USED:
-                        if not side_holds(form, tolerance, normalize, side, lane):
+                if side_suspects(form, tolerance, normalize, side) > 0:
+                    for lane in range(rows):
+                        i = first + lane
+                        if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
                             code[i] = broken_rule(form, x, i)
-                        flags[i] |= renormalized(form, tolerance, normalize, side[TOTAL, lane])
+                if normalize:
+                    for lane in range(rows):
+                        flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
                 finish_side(form, normalize, side)
                 if labelled:
                     for lane in range(LANES):
@@ -288,7 +286,8 @@ def categorical(
                 if not side_holds(form, tolerance, normalize, side, 0):
                     code[i] = broken_rule(form, x, i)
                     continue
-                flags[i] |= renormalized(form, tolerance, normalize, side[TOTAL, 0])
+                if normalize:
+                    flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
                 finish_side(form, normalize, side)
                 if labelled:
                     y = label[i]

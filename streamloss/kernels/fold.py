@@ -314,7 +314,15 @@ def count_labels(label: Any, index: Any, m: int, w: Any, weighted: bool, classes
     """Label frequencies; own[j] becomes row j's class."""
     for j in range(m):
         own[j] = label[index[j]]
-        classes[own[j], 0] += 1
+    if classes.shape[0] == 2:
+        ones = np.int64(0)
+        for j in range(m):
+            ones += own[j]
+        classes[0, 0] += m - ones
+        classes[1, 0] += ones
+    else:
+        for j in range(m):
+            classes[own[j], 0] += 1
     if weighted:
         for j in range(m):
             add_fixed(classes[own[j]], CLASS_WEIGHT, w[j])
@@ -330,6 +338,18 @@ def share_labels(outcome: Any, m: int, w: Any, weighted: bool, classes: Any) -> 
 
 
 @loop
+def add_by_side(own: Any, m: int, classes: Any, at: int, parts: Any) -> None:
+    """The sums of two classes without a store for every row."""
+    for part in range(2):
+        whole = ones = np.int64(0)
+        for j in range(m):
+            whole += parts[part, j]
+            ones += parts[part, j] * own[j]
+        classes[0, at + 1 + part] += whole - ones
+        classes[1, at + 1 + part] += ones
+
+
+@loop
 def add_by_class(
     v: Any, own: Any, w: Any, weighted: bool, m: int, counts_infinite: bool, classes: Any, at: int, parts: Any
 ) -> None:
@@ -342,6 +362,9 @@ def add_by_class(
                 record[CLASS_INFINITE] += np.int64(counts_infinite)
             else:
                 add_fixed(record, at, w[j] * v[j] if weighted else v[j])
+        return
+    if classes.shape[0] == 2:
+        add_by_side(own, m, classes, at, parts)
         return
     for j in range(m):
         classes[own[j], at + 1] += parts[0, j]

@@ -272,8 +272,9 @@ def pair(
                     at_target[i] = 1
                 elif not side_holds(form_p, tolerance_p, normalize, side_p, lane):
                     code[i] = broken_rule(form_p, xp, i)
-                flags[i] |= renormalized(form_q, tolerance_q, normalize, side_q[TOTAL, lane])
-                flags[i] |= renormalized(form_p, tolerance_p, normalize, side_p[TOTAL, lane])
+                if normalize:
+                    flags[i] |= renormalized(form_q, tolerance_q, side_q[TOTAL, lane])
+                    flags[i] |= renormalized(form_p, tolerance_p, side_p[TOTAL, lane])
             if k > SMALL and code[first] != USED:
                 continue
             finish_side(form_q, normalize, side_q)

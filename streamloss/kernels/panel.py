@@ -174,12 +174,21 @@ def finish_side(form: int, normalize: bool, side: Any) -> None:
 @scalar
 def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: int) -> Any:
     """Whether the row's sums show that it keeps every rule; to be asked before `finish_side`."""
-    total = side[TOTAL, lane]
+    total, peak, inner = side[TOTAL, lane], side[PEAK, lane], side[ENTROPY_, lane]
+    plain = (peak < INF) & (inner == inner)
     if form == LOGITS:
-        return -INF < side[PEAK, lane] < INF and side[ENTROPY_, lane] == side[ENTROPY_, lane]
-    if not (side[BAD, lane] == 0.0 and side[PEAK, lane] < INF and side[ENTROPY_, lane] == side[ENTROPY_, lane]):
-        return False
-    return abs(total - 1.0) <= tolerance or (normalize and 0.0 < total < INF)
+        return plain & (peak > -INF)
+    summed = (abs(total - 1.0) <= tolerance) | (normalize & (total > 0.0) & (total < INF))
+    return plain & (side[BAD, lane] == 0.0) & summed
+
+
+@loop
+def side_suspects(form: int, tolerance: float, normalize: bool, side: Any) -> Any:
+    """How many of the 32 rows break a rule."""
+    suspects = np.int64(0)
+    for lane in range(LANES):
+        suspects += np.int64(not side_holds(form, tolerance, normalize, side, lane))
+    return suspects
 
 
 @loop
@@ -205,9 +214,9 @@ def broken_rule(form: int, x: Any, row: int) -> Any:
 
 
 @scalar
-def renormalized(form: int, tolerance: float, normalize: bool, total: float) -> Any:
+def renormalized(form: int, tolerance: float, total: float) -> Any:
     """NORMALIZED where renormalising made good a row that would have broken the rule."""
-    return NORMALIZED if form != LOGITS and normalize and abs(total - 1.0) > tolerance else 0
+    return NORMALIZED if form != LOGITS and abs(total - 1.0) > tolerance else 0
 
 
 @loop
@@ -296,11 +305,12 @@ def large_rank(x: Any, row: int, label: int) -> Any:
 def write_labelled(first: int, rows: int, top: Any, rank: Any, top_k: Any, out: Any) -> None:
     """What a hard label gives besides its loss: accuracy, top-k and the two sides of calibration, of the first lanes."""
     for lane in range(rows):
+        i = first + lane
         right = 1.0 if rank[lane] == 0.0 else 0.0
-        out[ACCURACY, first + lane] = right
-        out[OVERCONFIDENCE, first + lane] = top[lane] - right
-        out[SCORE, first + lane] = top[lane]
-        out[OUTCOME, first + lane] = right
+        out[ACCURACY, i] = right
+        out[OVERCONFIDENCE, i] = top[lane] - right
+        out[SCORE, i] = top[lane]
+        out[OUTCOME, i] = right
     for t in range(top_k.shape[0]):
         for lane in range(rows):
             out[TOP_K + t, first + lane] = 1.0 if rank[lane] < top_k[t] else 0.0
