@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Writes data/golden/*.json: the reports of the sample data that tests/test_golden.py holds the product to.
+
+    python scripts/make_golden.py        after a change that is meant to change a report; read the diff before committing it
+
+What differs between two runs over the same rows (`run`) and between releases (`version`) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import streamloss
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "data" / "golden"
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "digits": ("digits.parquet", {}),
+    "digits_names": ("digits.parquet", {"label": "label_name", "classes": str(ROOT / "data" / "digits_classes.txt")}),
+    "digits_mlp_bits": ("digits.parquet", {"probs": "mlp_probs", "unit": "bit", "top_k": (1, 3), "bins": 10}),
+    "digits_smoothed_focal": ("digits.parquet", {"label_smoothing": 0.1, "focal_gamma": 2.0, "temperature": 1.5}),
+    "cancer": ("cancer.parquet", {}),
+    "cancer_logit_unweighted": ("cancer.parquet", {"logit": "score_logit", "weight": ""}),
+    "distill": ("distill.parquet", {}),
+}
+
+
+def report(name: str) -> dict[str, Any]:
+    """A case's report without what may differ."""
+    file, options = CASES[name]
+    found = streamloss.evaluate(ROOT / "data" / file, **options).to_dict()
+    for key in ("run", "version"):
+        del found[key]
+    for entry in found["inputs"]:
+        entry["path"] = Path(entry["path"]).name
+    return found
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name in CASES:
+        text = json.dumps(report(name), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        (GOLDEN / f"{name}.json").write_text(text, encoding="utf-8")
+        print(f"data/golden/{name}.json: {len(text)} bytes")
