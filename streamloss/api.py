@@ -107,9 +107,9 @@ def _load(path: str | Path) -> State:
 
 def marks(state: State) -> list[str]:
     """What identifies the rows of a state: its files, or its digest when they came from memory or a stream."""
-    paths = [entry["path"] for entry in state.inputs]
-    if paths and all(path not in (None, "-") for path in paths):
-        return [Path(path).absolute().as_posix() if "://" not in path else path for path in paths]
+    files = [entry.get("identity") for entry in state.inputs]
+    if files and all(files):
+        return [str(file) for file in files]
     return [f"the same rows (digest {state.digest[:12]})"]
 
 

@@ -238,7 +238,7 @@ def test_any_damage_is_noticed() -> None:
     for at in positions:
         damaged = bytearray(data)
         damaged[at] ^= 1 << at % 8
-        with pytest.raises(DataError, match="here.state"):
+        with pytest.raises(DataError, match=r"here\.state"):
             State.from_bytes(bytes(damaged), "here.state")
     for size in {*range(0, len(data), max(1, len(data) // 100)), len(data) - 1}:
         with pytest.raises(DataError):

@@ -27,7 +27,7 @@ def facts(
     rows = [file["rows"] for file in files]
     sizes = [file["bytes"] for file in files]
     return {
-        "files": files,
+        "files": [{name: file[name] for name in ("path", "bytes", "rows")} for file in files],
         "rows": None if None in rows else sum(rows),
         "bytes": None if None in sizes else sum(sizes),
         "columns": [_column(field, options, plan, footers) for field in schema],

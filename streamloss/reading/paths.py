@@ -67,6 +67,12 @@ def stamp(path: str) -> Stamp:
     return Stamp(found.st_size, found.st_mtime_ns)
 
 
+def identity(path: str, stamp: Stamp) -> str:
+    """The whole path, size and time of modification: two shards of one name on two machines are two files."""
+    whole = path if is_uri(path) else os.path.realpath(path)
+    return f"{whole} ({stamp.size} bytes, modified {stamp.mtime_ns})"
+
+
 def open_file(path: str) -> pa.NativeFile:
     """A fresh handle of its own."""
     if is_uri(path):

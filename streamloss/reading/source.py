@@ -24,7 +24,7 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
-from streamloss.reading.paths import Stamp, expand, first_line, unreadable
+from streamloss.reading.paths import Stamp, expand, identity, first_line, unreadable
 from streamloss.reading.roles import Plan, check_schema, make_plan
 
 __all__ = ["Input", "Part", "Plan", "convert", "describe", "open_input", "read_part"]
@@ -45,7 +45,7 @@ class _Planned:
 
 @dataclass
 class Input:
-    """What will be read, and how. `files` are {"path", "bytes", "rows"}; a stream knows its rows when it has ended."""
+    """What will be read, and how. `files` are {"path", "bytes", "rows", "identity"}; a stream knows its rows at its end."""
 
     plan: Plan
     files: list[dict[str, Any]]
@@ -151,8 +151,13 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None) -> In
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
-    entries = [{"path": file.path, "bytes": file.stamp.size, "rows": sum(file.rows)} for file in all_planned]
+    entries = [_entry(file.path, file.stamp, sum(file.rows)) for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
+
+
+def _entry(path: str, stamp: Stamp, rows: int) -> dict[str, Any]:
+    """A file of the input; `identity` tells it from every other, and from itself after a change."""
+    return {"path": path, "bytes": stamp.size, "rows": rows, "identity": identity(path, stamp)}
 
 
 def describe(data: Any, options: Options) -> dict[str, Any]:
@@ -171,7 +176,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             footers = list(pool.map(survey, files))
         schema = next((f.schema for f in footers if f.metadata.num_rows), footers[0].schema)
-        entries = [{"path": f.path, "bytes": f.stamp.size, "rows": f.metadata.num_rows} for f in footers]
+        entries = [_entry(f.path, f.stamp, f.metadata.num_rows) for f in footers]
     plan: Plan | None = None
     problem: str | None = None
     try:
