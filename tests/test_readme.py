@@ -115,7 +115,8 @@ def test_every_command_is_in_the_readme(words: str, command: click.Command) -> N
 def test_every_option_of_evaluate_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     evaluate = cli.commands["evaluate"]
-    flags = {flag for param in evaluate.params if isinstance(param, click.Option) for flag in (*param.opts, *param.secondary_opts)}
+    options = [param for param in evaluate.params if isinstance(param, click.Option)]
+    flags = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     missing = {flag for flag in flags if not re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text)}
     assert not missing
 

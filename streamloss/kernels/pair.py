@@ -24,7 +24,6 @@ from streamloss.kernels.panel import (
     LOGITS,
     LOGPROBS,
     PEAK,
-    PROBS,
     SHIFT,
     SIDE,
     SMALL,
@@ -64,16 +63,7 @@ NEAR = 0.34  # below ln 2 / 2, where exp's own reduction leaves e^−d unscaled
 Q_ENTROPY, CROSS, FORWARD, BACKWARD, JENSEN, SQUARE, FOCAL_, GAP, BACK_GAP, CUT = range(10)
 P_BEST, P_INDEX, Q_BEST, Q_INDEX = range(10, 14)
 SUMS = 14
-
-
-@scalar
-def log_chance(form: int, x: float, peak: float, scale: float, shift: float) -> Any:
-    """ln p of a stored value; −inf for probability 0."""
-    if form == LOGITS:
-        return (x - peak) * scale - shift
-    if form == LOGPROBS:
-        return x - shift
-    return log(x) - shift
+CHUNK = 16  # steps looked at together: their logarithms and probabilities stay in the first-level cache
 
 
 @scalar
@@ -99,6 +89,91 @@ def jensen(q: float, p: float, d: float) -> Any:
 
 
 @loop
+def expand(form: int, x: Any, start: int, steps: int, scale: float, side: Any, logs: Any, chances: Any) -> None:
+    """ln p and p of the stored values x[start : start + steps]; −inf and 0 for probability 0."""
+    if form == LOGITS:
+        for step in range(steps):
+            for lane in range(LANES):
+                v = (widen(x[start + step, lane]) - side[PEAK, lane]) * scale - side[SHIFT, lane]
+                logs[step, lane] = v
+                chances[step, lane] = exp_nonpositive(v)
+    elif form == LOGPROBS:
+        for step in range(steps):
+            for lane in range(LANES):
+                v = widen(x[start + step, lane]) - side[SHIFT, lane]
+                logs[step, lane] = v
+                chances[step, lane] = exp_nonpositive(v)
+    else:
+        for step in range(steps):
+            for lane in range(LANES):
+                v = widen(x[start + step, lane])
+                logs[step, lane] = log(v) - side[SHIFT, lane]
+                chances[step, lane] = v / side[TOTAL, lane]
+
+
+@loop
+def smooth(steps: int, smoothing: float, k: int, logs: Any, chances: Any) -> None:
+    """q' = (1 − E)·q + E/K."""
+    for step in range(steps):
+        for lane in range(LANES):
+            q = (1.0 - smoothing) * chances[step, lane] + smoothing / k
+            chances[step, lane] = q
+            logs[step, lane] = log(q)
+
+
+@loop
+def find_best(x: Any, start: int, steps: int, last: int, first: int, stride: int, best: Any, index: Any) -> None:
+    """The largest value of every lane and its class, the lowest of equals."""
+    for step in range(steps):
+        at = np.float64(first + stride * step)
+        for lane in range(LANES if step < steps - 1 else last):
+            v = widen(x[start + step, lane])
+            above = v > best[lane]
+            best[lane] = v if above else best[lane]
+            index[lane] = at + (lane if stride > 1 else 0) if above else index[lane]
+
+
+@loop
+def add_terms(steps: int, cap: float, gamma: float, alpha: float, lq: Any, q: Any, lp: Any, p: Any, sums: Any) -> None:
+    """Adds the terms of every class to the sums of its lane."""
+    floor = exp_nonpositive(-cap)
+    for step in range(steps):
+        for lane in range(LANES):
+            a, la = q[step, lane], lq[step, lane]
+            cut = lp[step, lane] < -cap
+            paid = cap if cut else -lp[step, lane]
+            some = a > 0.0
+            sums[CUT, lane] += 1.0 if cut & some else 0.0
+            sums[Q_ENTROPY, lane] += a * (-la if some else 0.0)
+            sums[CROSS, lane] += a * (paid if some else 0.0)
+    for step in range(steps):
+        for lane in range(LANES):
+            cut = lp[step, lane] < -cap
+            lb, b = (-cap if cut else lp[step, lane]), (floor if cut else p[step, lane])
+            term, gap = bracket(q[step, lane], b, lq[step, lane] - lb)
+            sums[FORWARD, lane] += term
+            sums[GAP, lane] += gap
+    for step in range(steps):
+        for lane in range(LANES):
+            cut = lq[step, lane] < -cap
+            lb, b = (-cap if cut else lq[step, lane]), (floor if cut else q[step, lane])
+            term, gap = bracket(p[step, lane], b, lp[step, lane] - lb)
+            sums[BACKWARD, lane] += term
+            sums[BACK_GAP, lane] += gap
+    for step in range(steps):
+        for lane in range(LANES):
+            a, b = q[step, lane], p[step, lane]
+            sums[JENSEN, lane] += jensen(a, b, lq[step, lane] - lp[step, lane])
+            sums[SQUARE, lane] = fma(b - a, b - a, sums[SQUARE, lane])
+    if gamma >= 0.0:
+        for step in range(steps):
+            for lane in range(LANES):
+                rest = max(1.0 - p[step, lane], 0.0)
+                paid = min(-lp[step, lane], cap)
+                sums[FOCAL_, lane] += times(q[step, lane], times(alpha * power(rest, gamma), paid))
+
+
+@loop
 def add_pairs(
     xq: Any,
     xp: Any,
@@ -118,49 +193,26 @@ def add_pairs(
     side_q: Any,
     side_p: Any,
     sums: Any,
+    room: Any,
 ) -> None:
-    """Adds the classes of xq and xp (steps, 32); the last step has `last` lanes; class = first + stride·step (+ lane)."""
-    floor = exp_nonpositive(-cap)
-    share = smoothing / k
-    for step in range(steps):
-        for lane in range(LANES if step < steps - 1 else last):
-            vq, vp = widen(xq[step, lane]), widen(xp[step, lane])
-            index = np.float64(first + stride * step + (lane if stride > 1 else 0))
-            above_q, above_p = vq > sums[Q_BEST, lane], vp > sums[P_BEST, lane]
-            sums[Q_BEST, lane] = vq if above_q else sums[Q_BEST, lane]
-            sums[Q_INDEX, lane] = index if above_q else sums[Q_INDEX, lane]
-            sums[P_BEST, lane] = vp if above_p else sums[P_BEST, lane]
-            sums[P_INDEX, lane] = index if above_p else sums[P_INDEX, lane]
-            lq = log_chance(form_q, vq, side_q[PEAK, lane], scale_q, side_q[SHIFT, lane])
-            lp = log_chance(form_p, vp, side_p[PEAK, lane], scale_p, side_p[SHIFT, lane])
-            q = exp_nonpositive(lq)
-            p = exp_nonpositive(lp)
-            if form_q == PROBS:
-                q = vq / side_q[TOTAL, lane]
-            if form_p == PROBS:
-                p = vp / side_p[TOTAL, lane]
-            if smoothing > 0.0:
-                q = (1.0 - smoothing) * q + share
-                lq = log(q)
-            cut = lp < -cap
-            lpc, pc = (-cap if cut else lp), (floor if cut else p)
-            cut_back = lq < -cap
-            lqc, qc = (-cap if cut_back else lq), (floor if cut_back else q)
-            paid = -lpc
-            sums[CUT, lane] += 1.0 if cut and q > 0.0 else 0.0
-            sums[Q_ENTROPY, lane] += q * -lq if q > 0.0 else 0.0
-            sums[CROSS, lane] += q * paid if q > 0.0 else 0.0
-            term, gap = bracket(q, pc, lq - lpc)
-            sums[FORWARD, lane] += term
-            sums[GAP, lane] += gap
-            term, gap = bracket(p, qc, lp - lqc)
-            sums[BACKWARD, lane] += term
-            sums[BACK_GAP, lane] += gap
-            sums[JENSEN, lane] += jensen(q, p, lq - lp)
-            off = p - q
-            sums[SQUARE, lane] = fma(off, off, sums[SQUARE, lane])
-            if gamma >= 0.0:
-                sums[FOCAL_, lane] += times(q, times(alpha * power(max(1.0 - p, 0.0), gamma), paid))
+    """Adds the classes of xq and xp (steps, 32); the last step has `last` lanes; class = first + stride·step (+ lane).
+
+    room (4, CHUNK, 32) holds ln q, q, ln p and p of a few steps at a time.
+    """
+    lq, q, lp, p = room[0], room[1], room[2], room[3]
+    for start in range(0, steps, CHUNK):
+        count = min(CHUNK, steps - start)
+        lanes = last if start + count == steps else LANES
+        at = first + stride * start
+        find_best(xq, start, count, lanes, at, stride, sums[Q_BEST], sums[Q_INDEX])
+        find_best(xp, start, count, lanes, at, stride, sums[P_BEST], sums[P_INDEX])
+        expand(form_q, xq, start, count, scale_q, side_q, lq, q)
+        expand(form_p, xp, start, count, scale_p, side_p, lp, p)
+        if smoothing > 0.0:
+            smooth(count, smoothing, k, lq, q)
+        for lane in range(lanes, LANES):  # lanes past the last class add nothing
+            room[:, count - 1, lane] = 0.0
+        add_terms(count, cap, gamma, alpha, lq, q, lp, p, sums)
 
 
 @loop
@@ -247,6 +299,7 @@ def pair(
         side_q = np.zeros((SIDE, LANES))
         side_p = np.zeros((SIDE, LANES))
         sums = np.zeros((SUMS, LANES))
+        room = np.zeros((4, CHUNK, LANES))
         own = np.zeros(LANES)
         lanes_label = np.zeros(LANES, dtype=np.int64)
         rank = np.zeros(LANES)
@@ -286,7 +339,7 @@ def pair(
             if k <= SMALL:
                 add_pairs(
                     panel_q, panel_p, k, LANES, 0, 1, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
-                    side_q, side_p, sums,
+                    side_q, side_p, sums, room,
                 )  # fmt: skip
             else:
                 full = k // LANES
@@ -297,13 +350,13 @@ def pair(
                 add_pairs(
                     xq[first, : full * LANES].reshape((full, LANES)), xp[first, : full * LANES].reshape((full, LANES)),
                     full, LANES, 0, LANES, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
-                    side_q, side_p, sums,
+                    side_q, side_p, sums, room,
                 )  # fmt: skip
                 rest = load_rest(xq, first, 0.0, panel_q)
                 load_rest(xp, first, 0.0, panel_p)
                 add_pairs(
                     panel_q, panel_p, rest, k - full * LANES, full * LANES, LANES, form_q, form_p, scale_q, scale_p,
-                    smoothing, k, cap, gamma, alpha, side_q, side_p, sums,
+                    smoothing, k, cap, gamma, alpha, side_q, side_p, sums, room,
                 )  # fmt: skip
                 fold_lanes(sums[:P_BEST])
                 best_of_lanes(sums, P_BEST, P_INDEX)

@@ -24,7 +24,7 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
-from streamloss.reading.paths import Stamp, expand, identity, first_line, unreadable
+from streamloss.reading.paths import Stamp, expand, first_line, identity, unreadable
 from streamloss.reading.roles import Plan, check_schema, make_plan
 
 __all__ = ["Input", "Part", "Plan", "convert", "describe", "open_input", "read_part"]
