@@ -42,16 +42,18 @@ def evaluate(
     """
     asked = Options.of(**options)
     count = thread_count(threads)
-    started = time.perf_counter()
+    started, compiling = time.perf_counter(), jit.compile_seconds()
     source: Input = open_input(paths, asked, batch_rows)
     state = run(source, asked, count, progress)
-    seconds = time.perf_counter() - started
+    compiling = jit.compile_seconds() - compiling
+    seconds = time.perf_counter() - started - compiling
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     size = source.bytes
     return summarize(
         state,
         seconds=seconds,
+        compile_seconds=compiling,
         rows_per_second=int(state.arrays["ledger"][:14].sum()) / seconds,
         bytes_per_second=None if size is None else size / seconds,
         device="cpu",

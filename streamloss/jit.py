@@ -91,6 +91,15 @@ class _Once(event.Listener):
         pass
 
 
+_timer = event.TimingListener()
+event.register("numba:compile", _timer)
+
+
+def compile_seconds() -> float:
+    """How long this process has spent compiling kernels so far."""
+    return float(_timer.duration) if _timer.done else 0.0
+
+
 def on_compile(callback: Callable[[], None]) -> None:
     """Calls `callback` once, when this process first has to compile a kernel."""
     event.register("numba:compile", _Once(callback))

@@ -133,10 +133,14 @@ def limbs_value(limbs: Array) -> Fraction:
     return Fraction(total, 1 << BIAS)
 
 
+def fixed_units(digits: Array) -> list[int]:
+    """Exact integers, in units of 2^-60, of Fixed numbers (n, 3)."""
+    return [(((whole << FIXED_BITS) + high) << FIXED_BITS) + low for whole, high, low in digits.tolist()]
+
+
 def fixed_value(digits: Array) -> Fraction:
     """The exact number of three Fixed digits."""
-    whole, high, low = (int(d) for d in digits)
-    return Fraction((((whole << FIXED_BITS) + high) << FIXED_BITS) + low, 1 << FIXED_LOW)
+    return Fraction(fixed_units(digits[None])[0], 1 << FIXED_LOW)
 
 
 @dataclass

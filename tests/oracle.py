@@ -366,6 +366,9 @@ def evaluate(rows: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Sum
         for key in values[0]
         if key not in NOT_A_MEAN
     }
+    for key, s in report.items():
+        if (key.endswith("accuracy") or key == "same_top") and s.low is not None:
+            s.low, s.high = max(s.low, ZERO), min(s.high, ONE)  # a share's interval stays within 0 … 1
     if "cross_entropy" in report:
         report["perplexity"] = perplexity(report["cross_entropy"])
         if "bytes" in kept[0][0]:
@@ -418,7 +421,7 @@ def stderr(values: Sequence[Any], weights: Sequence[Any]) -> Any:
 
 def quantile(values: Sequence[Any], weights: Sequence[Any], level: float) -> Any:
     """The smallest value whose cumulative weight reaches level · Σ w."""
-    goal, running = mp.mpf(level) * mp.fsum(weights), ZERO
+    goal, running = mp.mpf(repr(level)) * mp.fsum(weights), ZERO
     ordered = sorted(zip(values, weights, strict=True), key=lambda pair: pair[0])
     for value, weight in ordered:
         running += weight

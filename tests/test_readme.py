@@ -89,7 +89,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 EXAMPLES = examples(README.read_text(encoding="utf-8"))
 
 
-@pytest.mark.xdist_group("readme")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_the_readme_says_what_happens(example: Example, folder: Path) -> None:
     codes, printed = run(example, folder)

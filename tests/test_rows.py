@@ -574,7 +574,9 @@ def test_nearly_equal_in_narrow_types(form, dtype):
     for k in (10, 1000):
         z = np.random.default_rng(k).normal(scale=2.0, size=(2, k))
         p = as_form(form, z)
-        q = p * (1 + np.random.default_rng(k + 1).choice([-1, 0, 1, 2], p.shape) * (2.0**-21 if dtype == "float32" else 2.0**-7))
+        q = p * (
+            1 + np.random.default_rng(k + 1).choice([-1, 0, 1, 2], p.shape) * (2.0**-21 if dtype == "float32" else 2.0**-7)
+        )
         for normalize in (False, True):
             case = Case("pair", form, p, dtype, target=q, target_form=form, target_dtype=dtype)
             errors = divergence_errors(case, normalize=normalize, sum_tolerance=0.5)
@@ -605,7 +607,24 @@ def test_nearly_equal_over_a_vocabulary(kl):
 
 LOGITS = [0.0, -0.0, 1e-9, -1e-9, 0.3, -0.3, 1.0, -1.0, 5.0, -5.0, 17.0, 36.7, -37.0, 709.0, -709.0, 745.0, -746.0]
 LOGITS += [1e4, -1e4, 1e308, -1e308, -INF]
-PROBS = [0.0, -0.0, 1.0, 0.5, 0.25, 0.75, 0.9, 0.1, 1e-3, 1e-300, 5e-324, 1 - 2**-53, 1 - 2**-30, 0.5 + 2**-53, 0.4999999, 1 / 3]
+PROBS = [
+    0.0,
+    -0.0,
+    1.0,
+    0.5,
+    0.25,
+    0.75,
+    0.9,
+    0.1,
+    1e-3,
+    1e-300,
+    5e-324,
+    1 - 2**-53,
+    1 - 2**-30,
+    0.5 + 2**-53,
+    0.4999999,
+    1 / 3,
+]
 HARD = [0, 1]
 SOFT = [0.0, 1.0, 0.5, 0.3, 1e-10, 1 - 2**-30, 0.9, 1e-300]
 BINARY_OPTIONS: dict[str, dict[str, Any]] = {
@@ -764,14 +783,14 @@ def test_broken_rows(form, name, k):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("form", "name"), [b for b in BREAKS if b[1] not in ("a little negative", "far above 0", "huge negative")])
+@pytest.mark.parametrize(
+    ("form", "name"), [b for b in BREAKS if b[1] not in ("a little negative", "far above 0", "huge negative")]
+)
 def test_broken_rows_of_every_type(form, name, dtype):
     for k in (3, 65):
         good = good_rows(form, k, 3)
         x, code = broken(form, name, good, [1])
-        assert run(Case("categorical", form, x, dtype), **loose(dtype, "logprobs")).code.tolist() == (
-            [USED, code, USED] if code != ROW_SUM or name in ("inf", "zeros", "above 0") else [USED, code, USED]
-        )
+        assert run(Case("categorical", form, x, dtype), sum_tolerance=0.5).code.tolist() == [USED, code, USED]
 
 
 @pytest.mark.parametrize("k", [3, 64, 65])
@@ -854,7 +873,12 @@ def test_the_tolerance_of_row_sums(dtype):
 def test_broken_binary_rows():
     cases = {
         "logits": [(NOT, NAN), (INF, POSITIVE_INFINITY)],
-        "probs": [(NOT, NAN), (-1e-300, NEGATIVE_PROBABILITY), (-INF, NEGATIVE_PROBABILITY), (1 + 2**-52, PROBABILITY_ABOVE_ONE)],
+        "probs": [
+            (NOT, NAN),
+            (-1e-300, NEGATIVE_PROBABILITY),
+            (-INF, NEGATIVE_PROBABILITY),
+            (1 + 2**-52, PROBABILITY_ABOVE_ONE),
+        ],
     }
     cases["probs"].append((INF, PROBABILITY_ABOVE_ONE))
     for form, kinds in cases.items():

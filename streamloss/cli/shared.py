@@ -86,7 +86,11 @@ columns = options(
     option("--weight", metavar="COL", help="Weight of the row, 0 or more."),
     option("--mask", metavar="COL", help="Bool: rows that are false are ignored."),
     option("--bytes", metavar="COL", help="Bytes that the row stands for, for bits per byte."),
-    option("--dtype", type=click.Choice(get_args(DType)), help="Number type of binary columns that do not say it."),
+    option(
+        "--dtype",
+        type=click.Choice(get_args(DType)),
+        help="Number type of fixed-size binary and uint16 columns that do not say it.",
+    ),
     option("--classes", metavar="NAMES", help="Names of the classes in order: a,b,c or a file with one a line."),
 )
 

@@ -136,13 +136,19 @@ def log(x: float) -> Any:
 
 
 @scalar
-def log1p(x: float) -> Any:
-    """ln(1 + x) for x ≥ −1, accurate near 0; −inf at −1."""
+def _log1p_plus(x: float, extra: float) -> Any:
+    """ln(1 + x) + extra for x > −1 and an `extra` that is small beside it."""
     u = 1.0 + x
     m, k = _split(u)
     small = (x > -0.2928932188134524) & (x < 0.41421356237309503)
     c = (1.0 - (u - x) if x >= 1.0 else x - (u - 1.0)) / u
-    y = _log_core(m, 0.0 if small else k, 0.0 if small else c, small, x)
+    return _log_core(m, 0.0 if small else k, extra if small else c + extra, small, x)
+
+
+@scalar
+def log1p(x: float) -> Any:
+    """ln(1 + x) for x ≥ −1, accurate near 0; −inf at −1."""
+    y = _log1p_plus(x, 0.0)
     y = y if x > -1.0 else -INF
     return y if x < INF else INF
 
@@ -157,7 +163,7 @@ def logistic(x: float) -> Any:
     large, small = 1.0 / d, e / d
     large = large + (fma(-large, d, 1.0) - large * rest) / d
     small = small + (fma(-small, d, e) + error - small * rest) / d
-    tail = log1p(e) + error / d
+    tail = _log1p_plus(e, error / d)
     positive = x >= 0.0
     return (
         large if positive else small,

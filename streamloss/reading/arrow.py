@@ -24,6 +24,7 @@ from streamloss.reading.roles import Plan
 
 PEEK_ROWS = 16
 MAGIC = b"PAR1"
+_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)  # what pyarrow raises over a damaged file
 _OTHERS = {
     b"ARROW1": "an Arrow file; write it as Parquet, or stream it with '-' as an Arrow IPC stream",
     b"\x1f\x8b": "gzip; Parquet compresses inside",
@@ -98,8 +99,10 @@ def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
             )
             while True:
                 group = int(np.searchsorted(starts, at, side="right")) - 1
-                with _arrow_errors(part.path, group):
+                try:
                     batch = next(batches, None)
+                except _ERRORS as error:
+                    raise unreadable(part.path, error, _broken_group(part, plan, group)) from error
                 if batch is None:
                     break
                 if batch.num_rows:
@@ -115,9 +118,26 @@ def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
     _unchanged(part)
 
 
+def _broken_group(part: Part, plan: Plan, first: int) -> int:
+    """The first row group from `first` on that cannot be read: a batch that fails may reach over several."""
+    for group in part.row_groups:
+        if group < first:
+            continue
+        with _opened(part.path) as file:
+            alone = file.iter_batches(
+                batch_size=plan.batch_rows, row_groups=[group], columns=list(plan.needed), use_threads=False
+            )
+            try:
+                for _ in alone:
+                    pass
+            except _ERRORS:
+                return group
+    return first
+
+
 def peek_length(path: str, column: str) -> int | None:
     """How many values the first row of a list column has that is not null; None when all are null."""
-    with _opened(path) as file, _arrow_errors(path, None):
+    with _opened(path) as file, _arrow_errors(path):
         for batch in file.iter_batches(batch_size=PEEK_ROWS, columns=[column], use_threads=False):
             length = first_length(batch.column(column))
             if length is not None:
@@ -139,7 +159,7 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with handle:
         try:
             file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=1 << 20)
-        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        except _ERRORS as error:
             raise _not_parquet(path, handle, error) from error
         yield file
 
@@ -168,8 +188,8 @@ def _not_parquet(path: str, handle: pa.NativeFile, error: BaseException) -> Data
 
 
 @contextmanager
-def _arrow_errors(path: str, row_group: int | None) -> Iterator[None]:
+def _arrow_errors(path: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise unreadable(path, error, row_group) from error
+    except _ERRORS as error:
+        raise unreadable(path, error) from error

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate
 from statistics import NormalDist
 from typing import Any
@@ -38,6 +39,7 @@ from streamloss.state import (
     RELIABILITY_WEIGHT,
     Array,
     State,
+    fixed_units,
     fixed_value,
     limbs_value,
 )
@@ -238,22 +240,21 @@ class _Summary:
         stderr = None if error is None else error * scale
         if sums.infinite:
             return replace(blank, mean=math.inf, finite_mean=finite, finite_stderr=stderr, **shape)
-        return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **self.interval(finite, stderr), **shape)
+        ends = self.interval(finite, stderr)
+        if self.plan.moments[self.plan.index(key)].indicator:
+            ends = {name: min(max(end, 0.0), 1.0) for name, end in ends.items()}
+        return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **ends, **shape)
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
         """The quantiles of a row quantity, within its exact extremes."""
         buckets = self.state.arrays["histogram"][self.plan.spread.index(key)]
         filled = np.flatnonzero(buckets.any(axis=1))
-        shares = [fixed_value(buckets[b]) if self.task.weighted else Fraction(int(buckets[b, 0])) for b in filled]
-        total = sum(shares, Fraction(0))
+        counts = buckets[filled]
+        below = list(accumulate(fixed_units(counts) if self.task.weighted else counts[:, 0].tolist()))
         found: dict[str, float] = {}
         for q in self.options.quantiles:
-            wanted, below, value = Fraction(q) * total, Fraction(0), high
-            for bucket, share in zip(filled.tolist(), shares, strict=True):
-                below += share
-                if below >= wanted:
-                    value = bucket_value(bucket) * scale
-                    break
+            wanted = math.ceil(Fraction(repr(q)) * below[-1])
+            value = bucket_value(int(filled[bisect_left(below, wanted)])) * scale
             found[_name(q)] = low if q == 0 else high if q == 1 else min(max(value, low), high)
         return found
 
@@ -333,54 +334,59 @@ class _Summary:
         value = max(entropy_of([s / total for s in sums]) - mean, 0.0)
         return {"mean": value * self.scale}
 
+    @cached_property
     def bins(self) -> list[tuple[int, Fraction, Fraction, Fraction]]:
         """(rows, weight, Σ confidence, Σ outcome) of the bins that were asked for."""
         fine = self.state.arrays["reliability"]
-        per = len(fine) // self.options_bins
-        return [_bin_sums(fine[i * per : (i + 1) * per], self.task.weighted) for i in range(self.options_bins)]
+        return [self.bin_sums(part) for part in np.split(fine, self.state.options.bins)]
 
-    @property
-    def options_bins(self) -> int:
-        return self.state.options.bins
+    def bin_sums(self, records: Array) -> tuple[int, Fraction, Fraction, Fraction]:
+        """The same of some fine bins."""
+        total = records.sum(axis=0)
+        at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
+        w, score, outcome = (fixed_value(total[i : i + 3]) for i in at)
+        return int(total[0]), (w if self.task.weighted else Fraction(int(total[0]))), score, outcome
 
     def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
         """`fold` over the (share of weight, |confidence − accuracy|) of every bin with rows."""
-        total = sum((w for _, w, _, _ in self.bins()), Fraction(0))
-        gaps = [(ratio(w / total), ratio(abs(score - outcome) / w)) for rows, w, score, outcome in self.bins() if rows]
+        total = sum((w for _, w, _, _ in self.bins), Fraction(0))
+        gaps = [(ratio(w / total), ratio(abs(score - outcome) / w)) for rows, w, score, outcome in self.bins if rows]
         return {"mean": fold(gaps)}
 
     def adaptive_ece(self) -> dict[str, Any]:
         """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
         fine = self.state.arrays["reliability"]
-        records = [_bin_sums(fine[i : i + 1], self.task.weighted) for i in np.flatnonzero(fine[:, 0]).tolist()]
-        sums = list(accumulate(w for _, w, _, _ in records))
-        cuts = {len(records) - 1}
-        for i in range(1, self.options_bins):
-            edge = sums[-1] * i / self.options_bins
-            after = bisect_left(sums, edge)
+        fine, groups = fine[fine[:, 0] > 0], self.state.options.bins
+        weights = fixed_units(fine[:, RELIABILITY_WEIGHT:RELIABILITY_SCORE]) if self.task.weighted else fine[:, 0].tolist()
+        sums = list(accumulate(weights))
+        cuts = {len(fine)}
+        for i in range(1, groups):
+            edge = sums[-1] * i  # in units of 1/groups
+            after = bisect_left(sums, edge, key=lambda s: s * groups)
             # the edge moves to the nearer end of the fine bin that it falls into
-            cuts.add(after - 1 if after > 0 and edge - sums[after - 1] < sums[after] - edge else after)
-        error, start = Fraction(0), 0
-        for cut in sorted(cuts):
-            error += abs(sum((s - o for _, _, s, o in records[start : cut + 1]), Fraction(0)))
-            start = cut + 1
-        return {"mean": ratio(error / sums[-1])}
+            nearer = after > 0 and edge - sums[after - 1] * groups < sums[after] * groups - edge
+            cuts.add(after if nearer else after + 1)
+        starts = sorted({0, *cuts} - {len(fine)})
+        error = Fraction(0)
+        for part in np.split(fine, starts[1:]):
+            _, _, score, outcome = self.bin_sums(part)
+            error += abs(score - outcome)
+        return {"mean": ratio(error / self.total)}
 
     def reliability(self) -> list[dict[str, Any]]:
         if not self.plan.reliability:
             return []
-        rows_of_report = []
-        for i, (rows, w, score, outcome) in enumerate(self.bins()):
-            rows_of_report.append(
-                {
-                    "low": i / self.options_bins,
-                    "high": (i + 1) / self.options_bins,
-                    "rows": rows,
-                    "confidence": ratio(score / w) if w else None,
-                    "accuracy": ratio(outcome / w) if w else None,
-                }
-            )
-        return rows_of_report
+        bins = self.state.options.bins
+        return [
+            {
+                "low": i / bins,
+                "high": (i + 1) / bins,
+                "rows": rows,
+                "confidence": ratio(score / w) if w else None,
+                "accuracy": ratio(outcome / w) if w else None,
+            }
+            for i, (rows, w, score, outcome) in enumerate(self.bins)
+        ]
 
     def per_class(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -444,15 +450,6 @@ def bucket_value(bucket: int) -> float:
     return math.copysign(value, bucket - MIDDLE)
 
 
-def _bin_sums(records: Array, weighted: bool) -> tuple[int, Fraction, Fraction, Fraction]:
-    """(rows, weight, Σ confidence, Σ outcome) of some fine bins."""
-    total = records.sum(axis=0)
-    rows = int(total[0])
-    at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
-    w, score, outcome = (fixed_value(total[i : i + 3]) for i in at)
-    return rows, (w if weighted else Fraction(rows)), score, outcome
-
-
 def label_weights(state: State) -> list[Fraction]:
     """The weight of every class among the labels."""
     records = state.arrays["classes"]
@@ -489,11 +486,9 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         metrics = {key: replace(metric, reason=reason) for key, metric in metrics.items()}
     ledger = {key: counts[code] for code, (key, _) in RULES.items()}
     ledger |= {"normalized": counts[LEDGER_NORMALIZED], "clipped": counts[LEDGER_CLIPPED]}
-    names = state.options.classes
-    classes = list(names) if names else (state.task.classes or None)
     body = {
         "unit": shown.unit,
-        "classes": classes,
+        "classes": state.task.classes or None,
         "weight": ratio(summary.total),
         "ledger": ledger,
         "reliability": plain(summary.reliability()),

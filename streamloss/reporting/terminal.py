@@ -330,6 +330,8 @@ def _provenance(report: Report, console: Console) -> None:
         facts += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
         if run.get("threads"):
             facts.append(units.counted(run["threads"], "thread"))
+        if run.get("compile_seconds", 0) > 0.05:
+            facts.append(f"{units.duration(run['compile_seconds'])} of compiling before")
         lines.append(("run", " · ".join(facts)))
     if digest := report.get("digest"):
         lines.append(("digest", units.printable(digest)[:_DIGEST_DIGITS]))
@@ -381,7 +383,7 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
         if found.get(key):
             lines.append((key, units.printable(found[key])))
     _pairs(lines, console)
-    if command := found.get("command"):
+    if (command := found.get("command")) and not found.get("problem"):
         console.print()
         _wrapped("to evaluate:", console)
         # A command is there to be copied, so the terminal breaks it where it must and no line break is put in.
