@@ -331,7 +331,7 @@ def test_differences_beyond_float64_are_infinite():
     result = check(Case("categorical", "logits", z, label=[1, 0]))
     assert result.value("cross_entropy", 0) == result.value("cross_entropy", 1) == INF
     z = np.array([[8e307, -8e307, 8e307], [-8e307, 0.0, 8e307]])
-    check(Case("categorical", "logits", z, label=[1, 0]), label_smoothing=0.01)
+    assert check(Case("categorical", "logits", z, label=[1, 0])).value("cross_entropy", 0) == 1.6e308
 
 
 @pytest.mark.parametrize("form", ["probs", "logprobs"])
@@ -442,14 +442,13 @@ def test_pairs(form_q, form_p, k):
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_of_every_type(form, dtype):
     for k in (3, 100):
-        case = pair_case(form, form, k, dtype, dtype)
+        case = pair_case(form, form, k, dtype, dtype, label=True)
         check(case.take(np.arange(14)), sum_tolerance=0.5)
 
 
-@pytest.mark.parametrize(("dtype_q", "dtype_p"), [("float32", "float64"), ("float64", "float16")])
-def test_pairs_of_mixed_types(dtype_q, dtype_p):
-    case = pair_case("probs", "logits", 10, dtype_q, dtype_p, label=True)
-    check(case, sum_tolerance=0.5)
+def test_pairs_of_mixed_types():
+    """Every mix is a kernel of its own that takes seconds to compile; this one is the company's below, too."""
+    check(pair_case("probs", "logits", 10, "float64", "float32", label=True), sum_tolerance=1e-3)
 
 
 def test_pairs_of_a_thousand_classes():
@@ -530,10 +529,12 @@ def test_kl_of_smoothed_labels_is_not_negative(k, smoothing):
 
 
 def near(k, kl, form_q, form_p, seed):
-    """Pairs whose KL is about `kl` nat: ln p moved by noise of deviation √(2·kl)."""
+    """Pairs whose KL is `kl` nat or so: half the variance, under q, by which ln p is moved."""
     rng = np.random.default_rng(seed)
-    z = rng.normal(scale=2.0, size=(3, k))
-    moved = z + rng.normal(size=(3, k)) * math.sqrt(2 * kl)
+    z, noise = rng.normal(scale=2.0, size=(3, k)), rng.normal(size=(3, k))
+    q = softmax(z)
+    noise -= (q * noise).sum(axis=1, keepdims=True)
+    moved = z + noise * np.sqrt(2 * kl / (q * noise**2).sum(axis=1, keepdims=True))
     return Case("pair", form_p, as_form(form_p, moved), target=as_form(form_q, z), target_form=form_q)
 
 
@@ -578,7 +579,7 @@ def test_nearly_equal_in_narrow_types(form, dtype):
             1 + np.random.default_rng(k + 1).choice([-1, 0, 1, 2], p.shape) * (2.0**-21 if dtype == "float32" else 2.0**-7)
         )
         for normalize in (False, True):
-            case = Case("pair", form, p, dtype, target=q, target_form=form, target_dtype=dtype)
+            case = Case("pair", form, p, dtype, [0, 1], q, form, dtype)
             errors = divergence_errors(case, normalize=normalize, sum_tolerance=0.5)
             assert max(errors.values()) <= 1e-9, (k, normalize, errors)
 
@@ -595,7 +596,7 @@ def test_nearly_equal_over_a_vocabulary(kl):
         forward = mp.fsum(a * b for a, b in zip(q, d, strict=True))
         backward = -mp.fsum(a * b for a, b in zip(p, d, strict=True))
         entropy = -mp.fsum(a * b for a, b in zip(q, log_q, strict=True))
-        assert abs(forward / kl - 1) < 0.5
+        assert abs(forward / kl - 1) < 0.01
         for key, want in (("kl_divergence", forward), ("reverse_kl_divergence", backward)):
             assert oracle.close(result.value(key, 0), want, 1e-9, 0.0), key
         assert oracle.close(result.value("target_entropy", 0), entropy)
@@ -790,7 +791,7 @@ def test_broken_rows_of_every_type(form, name, dtype):
     for k in (3, 65):
         good = good_rows(form, k, 3)
         x, code = broken(form, name, good, [1])
-        assert run(Case("categorical", form, x, dtype), sum_tolerance=0.5).code.tolist() == [USED, code, USED]
+        assert run(Case("categorical", form, x, dtype, [0, 1, 1]), sum_tolerance=0.5).code.tolist() == [USED, code, USED]
 
 
 @pytest.mark.parametrize("k", [3, 64, 65])

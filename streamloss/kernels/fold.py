@@ -372,6 +372,35 @@ def add_by_class(
 
 
 @loop
+def choose(code: Any, flags: Any, first: int, last: int, index: Any, ledger: Any) -> Any:
+    """Counts the rows by code and flag, and lists those that are used; returns their number."""
+    n = last - first
+    some = np.int64(0)
+    for j in range(n):
+        some |= np.int64(code[first + j]) | np.int64(flags[first + j])
+        index[j] = first + j
+    if some == 0:
+        ledger[USED] += n
+        return n
+    m = 0
+    for i in range(first, last):
+        ledger[code[i]] += 1
+        if code[i] == USED:
+            index[m] = i
+            m += 1
+            ledger[LEDGER_NORMALIZED] += np.int64((flags[i] & NORMALIZED) != 0)
+            ledger[LEDGER_CLIPPED] += np.int64((flags[i] & CLIPPED) != 0)
+    return m
+
+
+@loop
+def count_buckets(buckets: Any, m: int, counts: Any) -> None:
+    """One more for the bucket of every row."""
+    for j in range(m):
+        counts[buckets[j], 0] += 1
+
+
+@loop
 def values(row: Any, index: Any, m: int, together: bool, room: Any) -> Any:
     """row[index[:m]], in place where the rows follow one another."""
     if together:
@@ -422,16 +451,7 @@ def fold(
         parts = np.empty((5, BLOCK), dtype=np.int64)
         for first in range(start, stop, BLOCK):
             last = min(first + BLOCK, stop)
-            m: Any = np.int64(0)
-            for i in range(first, last):
-                ledger[t, code[i]] += 1
-                index[m] = i
-                m += np.int64(code[i] == USED)
-            for j in range(m):
-                flag = flags[index[j]]
-                if flag != 0:
-                    ledger[t, LEDGER_NORMALIZED] += np.int64((flag & NORMALIZED) != 0)
-                    ledger[t, LEDGER_CLIPPED] += np.int64((flag & CLIPPED) != 0)
+            m = choose(code, flags, first, last, index, ledger[t])
             if weighted:
                 for j in range(m):
                     w[j] = weight[index[j]]
@@ -454,8 +474,7 @@ def fold(
                         for j in range(m):
                             add_fixed(histogram[t, h, buckets[j]], 0, w[j])
                     else:
-                        for j in range(m):
-                            histogram[t, h, buckets[j], 0] += 1
+                        count_buckets(buckets, m, histogram[t, h])
             if cross.shape[1] > 0:
                 v = values(out[CROSS_ENTROPY], index, m, together, room)
                 u = values(out[BYTES], index, m, together, more_room)
