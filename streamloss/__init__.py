@@ -10,7 +10,7 @@ _HOMES = {
     "evaluate": "api",
     "merge": "api",
     "Evaluator": "api",
-    "Report": "reporting.summary",
+    "Report": "reporting.report",
     "DataError": "errors",
     "StreamlossError": "errors",
     "UsageError": "errors",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamloss.functions import entropy as entropy
     from streamloss.functions import kl_divergence as kl_divergence
     from streamloss.functions import softmax as softmax
-    from streamloss.reporting.summary import Report as Report
+    from streamloss.reporting.report import Report as Report
 
 
 def __getattr__(name: str) -> Any:

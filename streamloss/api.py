@@ -12,7 +12,8 @@ from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import DISPLAY, Options
 from streamloss.reading.source import Input, Plan, convert, open_input
 from streamloss.reporting.files import write_atomically
-from streamloss.reporting.summary import Report, summarize
+from streamloss.reporting.report import Report
+from streamloss.reporting.summary import summarize
 from streamloss.running.local import Watcher, default_threads, run
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
@@ -192,7 +193,9 @@ class Evaluator:
         if self._accumulator is None and self._merged is None:
             self.state_from(state)
         else:
-            self.state_from(self.state().merged(state))
+            own = self.state()
+            check_same("this evaluator", own, "the other", state)
+            self.state_from(own.merged(state))
         return self
 
     def state_from(self, state: State) -> None:

@@ -25,6 +25,8 @@ TARGETS = ("target_logits", "target_probs", "target_logprobs")
 ROLES = ("label", *PREDICTIONS, *TARGETS, "weight", "mask", "bytes")
 DISPLAY = ("unit", "quantiles", "confidence")
 
+MAX_TOP_K = 8  # so many different k of --top-k at most
+
 # A row's probabilities may miss 1 by this much before the row breaks the rule `row_sum`.
 SUM_TOLERANCE: dict[str, float] = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-4, "float64": 1e-6}
 
@@ -108,6 +110,8 @@ class Options:
         _check("confidence", self.confidence, lambda v: 0 < v < 1, "between 0 and 1")
         for k in self.top_k:
             _check("top_k", k, lambda v: v >= 1, "1 or more")
+        if len(set(self.top_k)) > MAX_TOP_K:
+            raise UsageError(f"--top-k takes {MAX_TOP_K} different values at most, not {len(set(self.top_k))}")
         for q in self.quantiles:
             _check("quantiles", q, lambda v: 0 <= v <= 1, "between 0 and 1")
         if self.sum_tolerance is not None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamloss.errors import UsageError
-from streamloss.options import Options, Task
+from streamloss.options import MAX_TOP_K, Options, Task
 
 # Slots of the kernels' output, one row value each.
 CROSS_ENTROPY, ENTROPY, TARGET_ENTROPY, KL, REVERSE_KL, JS = range(6)
 BRIER, CONFIDENCE, OVERCONFIDENCE, ACCURACY, SAME_TOP, FOCAL, BYTES = range(6, 13)
 SCORE, OUTCOME = 13, 14  # the reliability histogram's two sides: the confidence that is judged, and what happened
 TOP_K = 15  # the first of the top-k slots
-MAX_TOP_K = 8
 SLOTS = TOP_K + MAX_TOP_K
 
 # Per-class means are kept up to this many classes; the label counts are kept for any number.

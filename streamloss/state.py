@@ -1,10 +1,11 @@
 """The exact state of an evaluation: named integer arrays that merge by adding, in any order, to the same bits.
 
 Three kinds of number stand in it. *Limbs*: a sum of float64s, or of products of four of them, without any rounding: a
-number in base 2^32 with int64 digits (Neal's small superaccumulator, arXiv 1505.05571), lowest bit 2^-BIAS. *Fixed*: three
-digits of 40 bits, whole·2^20 + high·2^-20 + low·2^-60, for the many small sums of bins and classes; a row's addend is rounded
-once, to 2^-60. *Counts*. Limbs and Fixed are canonical after `normalize`: equal sums have equal digits, so the state has one
-canonical byte string and its SHA-256 is the `digest` of the report. Row values and weights are in nats and as given.
+number in base 2^32 with int64 digits (Neal's small superaccumulator, arXiv 1505.05571), lowest bit 2^-BIAS. *Fixed*: four
+digits of 40 bits, whole·2^20 + high·2^-20 + low·2^-60 + least·2^-100, for the many small sums of bins and classes; a row's
+addend is rounded once, to 2^-60 or, weighted, 2^-100. They take weights from 2^-60 to 2^40; rows beyond are counted, and what
+rests on Fixed sums is then not reported. *Counts*. Limbs and Fixed are canonical after `normalize`: equal sums have equal
+digits, so the state has one canonical byte string and its SHA-256 is the `digest` of the report. Row values are in nats.
 
 State files: the magic line, a JSON header (length first), the zlib-compressed arrays, a SHA-256 of all before. Version 1.
 """
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.errors import DataError, StreamlossError
+from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
 
@@ -33,7 +34,8 @@ LIMB_BITS = 32
 BIAS = 4320  # the lowest bit a limb can hold is 2^-4320: a product of four of the smallest float64s needs 2^-4296
 LIMBS = 268  # up to 2^4256, and half of a last limb for the count
 FIXED_BITS = 40
-FIXED_LOW, FIXED_HIGH = 60, 20  # units 2^-60 and 2^-20; the first digit counts 2^20
+FIXED_DIGITS = 4
+FIXED_UNIT = 100  # the last digit counts 2^-100, the first 2^20
 
 # Histogram buckets of either sign: 128 in every octave from 2^-128 to 2^128, so a midpoint is within 0.4 %. The middle one
 # holds 0 and what is smaller, the outermost two infinity and what is larger.
@@ -42,18 +44,19 @@ LOWEST_EXPONENT = -128
 MIDDLE = 256 * OCTAVE + 1
 BUCKETS = 2 * MIDDLE + 1
 
-LEDGER = 16  # rows by code (see errors.py), then the two flags
-LEDGER_NORMALIZED, LEDGER_CLIPPED = 14, 15
+LEDGER = 17  # rows by code (see errors.py), then by flag, then those with a weight beyond the Fixed digits
+LEDGER_NORMALIZED, LEDGER_CLIPPED, LEDGER_BEYOND = 14, 15, 16
 FINE_BINS = 10_000
 
 MAGIC = b"streamloss state 1\n"
 SCHEMA = "streamloss.state/1"
 _ADD, _LIMBS, _FIXED, _EXTREMES = "add", "limbs", "fixed", "extremes"
+MAX_CLASSES = 1 << 31
 LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
-# Columns of the reliability and class records: a count, then Fixed sums of three digits each.
-RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME, RELIABILITY_WIDTH = 1, 4, 7, 10
-CLASS_INFINITE, CLASS_WEIGHT, CLASS_SUMS = 1, 2, 5
+# Columns of the reliability and class records: counts, then Fixed sums.
+RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME, RELIABILITY_WIDTH = 1, 5, 9, 13
+CLASS_INFINITE, CLASS_WEIGHT, CLASS_SUMS = 1, 2, 6
 
 
 def fine_bins(bins: int) -> int:
@@ -73,10 +76,10 @@ def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]
         "infinite_weight": (_LIMBS, (m if weighted else 0, 2, LIMBS)),
         "extremes": (_EXTREMES, (m, 2)),
         "cross": (_LIMBS, (1 if "bits_per_byte" in p.table else 0, LIMBS)),
-        "histogram": (_FIXED if weighted else _ADD, (len(p.spread), BUCKETS, 3 if weighted else 1)),
+        "histogram": (_FIXED if weighted else _ADD, (len(p.spread), BUCKETS, FIXED_DIGITS if weighted else 1)),
         "reliability": (_FIXED, (fine_bins(options.bins) if p.reliability else 0, RELIABILITY_WIDTH)),
-        "classes": (_FIXED, (task.classes if p.labels else 0, CLASS_SUMS + 3 * len(p.per_class))),
-        "mean_probabilities": (_FIXED, (task.classes if p.mean_probabilities else 0, 3)),
+        "classes": (_FIXED, (task.classes if p.labels else 0, CLASS_SUMS + FIXED_DIGITS * len(p.per_class))),
+        "mean_probabilities": (_FIXED, (task.classes if p.mean_probabilities else 0, FIXED_DIGITS)),
     }
     return shapes
 
@@ -109,7 +112,7 @@ def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, 
             _carry(arrays[name], LIMB_BITS)
         elif kind == _FIXED:
             digits = arrays[name][..., _FIXED_FROM[name] :]
-            groups = digits.reshape(*digits.shape[:-1], -1, 3)  # a copy where the slice is not contiguous
+            groups = digits.reshape(*digits.shape[:-1], -1, FIXED_DIGITS)  # a copy where the slice is not contiguous
             _carry(groups[..., ::-1], FIXED_BITS)
             digits[...] = groups.reshape(digits.shape)
 
@@ -134,13 +137,16 @@ def limbs_value(limbs: Array) -> Fraction:
 
 
 def fixed_units(digits: Array) -> list[int]:
-    """Exact integers, in units of 2^-60, of Fixed numbers (n, 3)."""
-    return [(((whole << FIXED_BITS) + high) << FIXED_BITS) + low for whole, high, low in digits.tolist()]
+    """Exact integers, in units of 2^-FIXED_UNIT, of Fixed numbers (n, FIXED_DIGITS)."""
+    units = []
+    for whole, high, low, least in digits.tolist():
+        units.append((((((whole << FIXED_BITS) + high) << FIXED_BITS) + low) << FIXED_BITS) + least)
+    return units
 
 
 def fixed_value(digits: Array) -> Fraction:
-    """The exact number of three Fixed digits."""
-    return Fraction(fixed_units(digits[None])[0], 1 << FIXED_LOW)
+    """The exact number of one Fixed sum."""
+    return Fraction(fixed_units(digits[None])[0], 1 << FIXED_UNIT)
 
 
 @dataclass
@@ -213,26 +219,56 @@ class State:
         try:
             start = len(MAGIC) + 8
             stop = start + int.from_bytes(body[len(MAGIC) : start], "little")
-            header = json.loads(body[start:stop])
-            task = Task(**header["task"])
-            options = Options.of(**header["options"])
-            shapes = layout(task, options)
-            sizes = {name: int(np.prod(shape)) for name, (_, shape) in shapes.items()}
-            expected = 8 * sum(sizes.values())
-            unpacked = zlib.decompressobj().decompress(body[stop:], expected + 1)
-            if len(unpacked) != expected:
-                raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")
-            state = cls(task, options, {}, dict(header["columns"]), list(header["inputs"]))
-            at = 0
-            for name in sorted(shapes):
-                flat = np.frombuffer(unpacked, dtype="<i8", count=sizes[name], offset=at)
-                state.arrays[name] = flat.astype(np.int64).reshape(shapes[name][1])
-                at += 8 * sizes[name]
-        except (ValueError, KeyError, TypeError, zlib.error, StreamlossError, RecursionError) as error:
+            state = cls._from_header(json.loads(body[start:stop]), body[stop:])
+        except (ValueError, KeyError, TypeError, OverflowError, zlib.error, StreamlossError, RecursionError) as error:
             raise DataError(f"{source}: the state cannot be read: {error}") from error
-        if header.get("digest") != state.digest:
-            raise DataError(f"{source}: the state does not have the digest that it names")
         return state
+
+    @classmethod
+    def _from_header(cls, header: dict[str, Any], packed: bytes) -> State:
+        """The state that a header and its arrays describe. Raises `ValueError` and its like for what cannot be."""
+        if header["schema"] != SCHEMA:
+            raise ValueError(f"schema {header['schema']!r}")
+        task = Task(**header["task"])
+        if type(task.classes) is not int or not 0 <= task.classes <= MAX_CLASSES:
+            raise ValueError(f"{task.classes!r} classes")
+        columns, inputs = header["columns"], header["inputs"]
+        if not all(isinstance(text, str) for text in (*columns, *columns.values())):
+            raise ValueError("columns that are not text")
+        if not all(isinstance(entry, dict) and "path" in entry for entry in inputs):
+            raise ValueError("inputs without a path")
+        state = cls(task, Options.of(**header["options"]), {}, dict(columns), list(inputs))
+        shapes = layout(task, state.options)
+        expected = 8 * sum(math.prod(shape) for _, shape in shapes.values())
+        unpacked = zlib.decompressobj().decompress(packed, expected + 1)
+        if len(unpacked) != expected:
+            raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")
+        at = 0
+        for name in sorted(shapes):
+            shape = shapes[name][1]
+            flat = np.frombuffer(unpacked, dtype="<i8", count=math.prod(shape), offset=at)
+            state.arrays[name] = flat.astype(np.int64).reshape(shape)
+            at += flat.nbytes
+        state._check()
+        if header["digest"] != state.digest:
+            raise ValueError("it does not have the digest that it names")
+        return state
+
+    def _check(self) -> None:
+        """Raises `ValueError` for numbers that no rows can give: negative counts, digits that are not canonical."""
+        canonical = {name: array.copy() for name, array in self.arrays.items()}
+        normalize(canonical, layout(self.task, self.options))
+        for name, array in self.arrays.items():
+            if not np.array_equal(array, canonical[name]):
+                raise ValueError(f"{name} that are not canonical")
+        used = int(self.arrays["ledger"][USED])
+        infinite, counts = self.arrays["infinite"], [self.arrays[n] for n in ("ledger", "infinite", "histogram")]
+        if any((array < 0).any() for array in counts) or (infinite > used).any():
+            raise ValueError("counts that cannot be")
+        for name in ("reliability", "classes"):
+            rows = self.arrays[name][:, 0]
+            if (rows < 0).any() or int(rows.sum()) > used:
+                raise ValueError(f"{name} that cannot be")
 
 
 def merge(states: Sequence[State]) -> State:

@@ -78,9 +78,7 @@ def test_two_class_softmax_is_the_sigmoid_of_the_difference(a: float, b: float) 
 def test_cross_entropy_is_entropy_plus_kl(unit: str) -> None:
     pair = ("--target", ".8,.1,.1", "--prediction", ".2,.2,.6", "--unit", unit)
     total = calc("cross-entropy", *pair)["value"]
-    assert total == pytest.approx(
-        calc("entropy", ".8,.1,.1", "--unit", unit)["value"] + calc("kl", *pair)["value"], rel=1e-15
-    )
+    assert total == pytest.approx(calc("entropy", ".8,.1,.1", "--unit", unit)["value"] + calc("kl", *pair)["value"], rel=1e-15)
     shown = text("cross-entropy", *pair)
     assert "= H(q) + KL(q‖p) = " in shown
     assert f"{total:.6f} {unit}" in shown

@@ -91,9 +91,7 @@ def test_the_entry_points() -> None:
     assert ended.stdout.startswith("streamloss ")
     ended = start("-m", "streamloss", "calc", "entropy", ".5,.4")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == (
-        "streamloss: error: p: the values sum to 0.9, not to 1; --normalize turns counts into shares\n"
-    )
+    assert ended.stderr == ("streamloss: error: p: the values sum to 0.9, not to 1; --normalize turns counts into shares\n")
 
 
 @pytest.mark.parametrize(
@@ -294,9 +292,7 @@ def test_a_failed_run_leaves_the_old_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-HALF = Progress(
-    rows=5_000_000, bytes=2_500_000_000, total_rows=10_000_000, total_bytes=None, seconds=2.0, cross_entropy=0.5
-)
+HALF = Progress(rows=5_000_000, bytes=2_500_000_000, total_rows=10_000_000, total_bytes=None, seconds=2.0, cross_entropy=0.5)
 
 
 def test_the_line_of_progress() -> None:

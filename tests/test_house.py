@@ -47,7 +47,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "numba": ("jit", "ieee", "kernels"),
     "llvmlite": ("ieee",),
     "numpy": ("ieee", "kernels", "state", "reading", "running", "reporting.summary", "functions", "api"),
-    "rich": ("reporting.terminal", "cli.progress", "cli.shared"),
+    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),
     "matplotlib": ("reporting.plots",),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from streamloss import terms
 from streamloss.errors import RULE_KEYS, StreamlossError, UsageError
-from streamloss.reporting import files, jsonfile, terminal, units
+from streamloss.reporting import files, jsonfile, schema, tables, terminal, units
 
 
 def spread(mean: Any, stderr: Any, title: str, unit: str = "", **more: Any) -> dict[str, Any]:
@@ -81,9 +81,7 @@ REPORT: dict[str, Any] = {
         "overconfidence": spread(-0.0113, 0.0061, "overconfidence"),
     },
     "conventions": {},
-    "reliability": [
-        {"low": i / 15, "high": (i + 1) / 15, "rows": 0, "confidence": None, "accuracy": None} for i in range(10)
-    ]
+    "reliability": [{"low": i / 15, "high": (i + 1) / 15, "rows": 0, "confidence": None, "accuracy": None} for i in range(10)]
     + [
         {
             "low": i / 15,
@@ -163,7 +161,7 @@ INSPECTION: dict[str, Any] = {
 
 
 def show(report: dict[str, Any], width: int = 100) -> str:
-    return terminal.to_text(lambda console: terminal.render(report, console), width)
+    return tables.to_text(lambda console: terminal.render(report, console), width)
 
 
 def changed(**parts: Any) -> dict[str, Any]:
@@ -265,10 +263,7 @@ def test_reliability_shows_the_bins_that_have_rows() -> None:
 
 
 def test_of_many_bins_the_fullest_are_shown() -> None:
-    many = [
-        {"low": i / 100, "high": (i + 1) / 100, "rows": i + 1, "confidence": i / 100, "accuracy": 1.0}
-        for i in range(100)
-    ]
+    many = [{"low": i / 100, "high": (i + 1) / 100, "rows": i + 1, "confidence": i / 100, "accuracy": 1.0} for i in range(100)]
     shown = show(changed(reliability=many))
     assert "the 20 fullest of 100 bins" in shown
     assert len(re.findall(r"^  0\.\d+-[01]\.\d+ ", shown, re.MULTILINE)) == 20
@@ -341,7 +336,7 @@ def test_colour_is_decoration() -> None:
 
 
 def test_inspection() -> None:
-    shown = terminal.to_text(lambda console: terminal.render_inspection(INSPECTION, console), 80)
+    shown = tables.to_text(lambda console: schema.render_inspection(INSPECTION, console), 80)
     lines = shown.splitlines()
     assert "1 file · 1797 rows · 2 row groups · 110 kB" in shown
     assert "p_0 … p_299" in shown
@@ -349,14 +344,14 @@ def test_inspection() -> None:
     assert lines[-1].strip() == INSPECTION["command"]  # whole, to be copied
     assert max(len(line) for line in lines[:-1]) <= 80
     refused = INSPECTION | {"problem": "two predictions: [x] and y", "command": None, "family": None}
-    shown = terminal.to_text(lambda console: terminal.render_inspection(refused, console), 80)
+    shown = tables.to_text(lambda console: schema.render_inspection(refused, console), 80)
     assert "problem  two predictions: [x] and y" in shown
     assert "to evaluate" not in shown
 
 
 def test_working_of_a_calculation() -> None:
     working = terms.cross_entropy([0.5, 0.5], [1.0, 0.0])
-    shown = terminal.to_text(lambda console: terminal.render_working(working, console), 80)
+    shown = tables.to_text(lambda console: terminal.render_working(working, console), 80)
     assert "= H(q) + KL(q‖p) = 0.693147 + ∞" in shown
 
 

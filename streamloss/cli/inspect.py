@@ -28,6 +28,6 @@ def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **colu
     destination = shared.Destination(form, output, paths)
 
     from streamloss.reading import source
-    from streamloss.reporting.terminal import render_inspection
+    from streamloss.reporting.schema import render_inspection
 
     destination.write(source.describe(list(paths), options), render_inspection)

@@ -149,7 +149,7 @@ class Destination:
 
             data = encode(record)
         elif self.file is not None or not sys.stdout.isatty():
-            from streamloss.reporting.terminal import to_text
+            from streamloss.reporting.tables import to_text
 
             data = to_text(lambda console: draw(record, console)).encode("utf-8", errors="backslashreplace")
         else:

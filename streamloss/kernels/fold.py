@@ -14,16 +14,18 @@ import numpy as np
 from numba import prange
 
 from streamloss.errors import USED
-from streamloss.ieee.bits import fma, from_bits, to_bits
+from streamloss.ieee.bits import fma, to_bits
 from streamloss.ieee.elementary import INF, ONE_BITS
 from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.limbs import add_float, add_int, add_product, add_weight, integer_parts, product, unit_parts
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
 from streamloss.state import (
-    BIAS,
     CLASS_INFINITE,
     CLASS_SUMS,
     CLASS_WEIGHT,
+    FIXED_DIGITS,
+    LEDGER_BEYOND,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
     LOWEST_EXPONENT,
@@ -37,10 +39,7 @@ from streamloss.state import (
 BLOCK = 512  # rows folded at a time: 512 addends below 2^51 fit an int64
 ROWS_BETWEEN_CARRIES = 1 << 22  # rows that may be added before the digits must be carried
 
-MASK32 = 0xFFFFFFFF
 MAGNITUDE = 0x7FFFFFFFFFFFFFFF
-MANTISSA = 0x000FFFFFFFFFFFFF
-HIDDEN = 0x0010000000000000
 FAST_LOW, FAST_HIGH = 2.0**-39, 2.0**11
 FIRST_BUCKET = (1023 + LOWEST_EXPONENT) * OCTAVE
 BUCKET_SHIFT = 52 - 7
@@ -48,7 +47,8 @@ BUCKET_SHIFT = 52 - 7
 # 1.5·2^(52+u) and its bits, for the units u of x and of x².
 U0, U1 = 1.5 * 2.0 ** (52 - 40), 1.5 * 2.0 ** (52 - 91)
 V0, V1, V2, V3 = 1.5 * 2.0 ** (52 - 29), 1.5 * 2.0 ** (52 - 80), 1.5 * 2.0 ** (52 - 131), 1.5 * 2.0 ** (52 - 182)
-F0, F1 = 1.5 * 2.0 ** (52 - 20), 1.5 * 2.0 ** (52 - 60)
+F0, F1, F2 = 1.5 * 2.0 ** (52 - 20), 1.5 * 2.0 ** (52 - 60), 1.5 * 2.0 ** (52 - 100)
+FIXED_FROM, FIXED_TO = 2.0**-60, 2.0**40  # weights that the Fixed digits take
 
 
 def _bits(x: float) -> int:
@@ -57,73 +57,7 @@ def _bits(x: float) -> int:
 
 U0_BITS, U1_BITS = _bits(U0), _bits(U1)
 V0_BITS, V1_BITS, V2_BITS, V3_BITS = _bits(V0), _bits(V1), _bits(V2), _bits(V3)
-F0_BITS, F1_BITS = _bits(F0), _bits(F1)
-
-
-@loop
-def add_int(limbs: Any, value: Any, exponent: Any) -> None:
-    """limbs += value·2^exponent for an int64 below 2^62 in size."""
-    at = exponent + BIAS
-    i = at >> 5
-    shift = np.int64(at & 31)
-    low = (value & np.int64(MASK32)) << shift
-    high = (value >> np.int64(32)) << shift
-    limbs[i] += low & np.int64(MASK32)
-    limbs[i + 1] += (low >> np.int64(32)) + (high & np.int64(MASK32))
-    limbs[i + 2] += high >> np.int64(32)
-
-
-@scalar
-def integer_parts(x: float) -> Any:
-    """(m, e): x = m·2^e with |m| < 2^53, for finite x."""
-    b = to_bits(x)
-    e = (b >> np.int64(52)) & np.int64(0x7FF)
-    m = b & np.int64(MANTISSA)
-    if e == 0:
-        e = np.int64(1)
-    else:
-        m |= np.int64(HIDDEN)
-    return (-m if b < 0 else m), e - np.int64(1075)
-
-
-@loop
-def add_float(limbs: Any, x: float, exponent: int) -> None:
-    """limbs += x·2^exponent."""
-    m, e = integer_parts(x)
-    if m != 0:
-        add_int(limbs, m, e + exponent)
-
-
-@scalar
-def unit_parts(x: float) -> Any:
-    """(f, e): x = f·2^e with 1 ≤ |f| < 2, or (0, 0)."""
-    tiny = abs(x) < 2.2250738585072014e-308
-    b = to_bits(x * 18014398509481984.0 if tiny else x)
-    e = ((b >> np.int64(52)) & np.int64(0x7FF)) - np.int64(1023)
-    f = from_bits((b & ~(np.int64(0x7FF) << np.int64(52))) | (np.int64(1023) << np.int64(52)))
-    if x == 0.0:
-        return 0.0, np.int64(0)
-    return f, e - np.int64(54 if tiny else 0)
-
-
-@scalar
-def product(a: float, b: float) -> Any:
-    """(h, l, e): a·b = (h + l)·2^e exactly, over the whole range of finite float64s."""
-    fa, ea = unit_parts(a)
-    fb, eb = unit_parts(b)
-    h = fa * fb
-    return h, fma(fa, fb, -h), ea + eb
-
-
-@loop
-def add_product(limbs: Any, h: float, low: float, e: int, g: float, slow: float, f: int) -> None:
-    """limbs += (h + low)·2^e · (g + slow)·2^f."""
-    for a in (h, low):
-        for b in (g, slow):
-            if a != 0.0 and b != 0.0:
-                p = a * b
-                add_float(limbs, p, e + f)
-                add_float(limbs, fma(a, b, -p), e + f)
+F0_BITS, F1_BITS, F2_BITS = _bits(F0), _bits(F1), _bits(F2)
 
 
 @loop
@@ -212,14 +146,6 @@ def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> Any:
 
 
 @loop
-def add_weight(sums: Any, w: float) -> None:
-    """Adds w and w²."""
-    f, e = unit_parts(w)
-    add_float(sums[0], f, e)
-    add_product(sums[1], f, 0.0, e, f, 0.0, e)
-
-
-@loop
 def add_extremes(v: Any, n: int, extremes: Any) -> None:
     """Least and greatest as integers whose order is that of the float64s."""
     low, high = extremes[0], extremes[1]
@@ -250,15 +176,18 @@ def fixed_parts(x: float) -> Any:
 
 @loop
 def add_fixed(digits: Any, at: int, x: float) -> None:
-    """digits[at : at + 3] += x ≥ 0; above 2^62 it counts as 2^62."""
+    """digits[at : at + 4] += x for 0 ≤ x < 2^62, rounded once to 2^-100; more counts as 2^62."""
     if x >= 1048576.0:
         x = min(x, 2.0**62)
         whole = np.int64(x / 1048576.0)
         digits[at] += whole
         x -= np.float64(whole) * 1048576.0
-    high, low = fixed_parts(x)
-    digits[at + 1] += high
-    digits[at + 2] += low
+    t = x + F0
+    digits[at + 1] += to_bits(t) - F0_BITS
+    x -= t - F0
+    t = x + F1
+    digits[at + 2] += to_bits(t) - F1_BITS
+    digits[at + 3] += to_bits((x - (t - F1)) + F2) - F2_BITS
 
 
 @loop
@@ -456,6 +385,7 @@ def fold(
                 for j in range(m):
                     w[j] = weight[index[j]]
                     add_weight(total_weight[t], w[j])
+                    ledger[t, LEDGER_BEYOND] += np.int64(not FIXED_FROM <= w[j] <= FIXED_TO)
             together = m > 0 and index[m - 1] - index[0] == m - 1
             for q in range(slots.shape[0]):
                 v = values(out[slots[q]], index, m, together, room)
@@ -492,7 +422,7 @@ def fold(
                 count_labels(label, index, m, w, weighted, classes[t], own)
                 for q in range(per_class.shape[0]):
                     v = values(out[per_class[q]], index, m, together, room)
-                    add_by_class(v, own, w, weighted, m, q == 0, classes[t], CLASS_SUMS + 3 * q, parts)
+                    add_by_class(v, own, w, weighted, m, q == 0, classes[t], CLASS_SUMS + FIXED_DIGITS * q, parts)
             elif classes.shape[1] > 0:
                 v = values(out[OUTCOME], index, m, together, room)
                 share_labels(v, m, w, weighted, classes[t])

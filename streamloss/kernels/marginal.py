@@ -49,7 +49,7 @@ def row_probabilities(form: int, x: Any, row: int, scale: float, normalize: bool
 def add_probabilities(
     x: Any, code: Any, weight: Any, form: int, scale: float, normalize: bool, sums: Any, threads: int
 ) -> None:
-    """Adds every USED row's probabilities to sums (threads, K, 3), Fixed digits; x is (n, K)."""
+    """Adds every USED row's probabilities to sums (threads, K, 4), Fixed digits; x is (n, K)."""
     n, k = x.shape
     weighted = weight.shape[0] > 0
     for t in prange(threads):

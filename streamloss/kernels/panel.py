@@ -99,8 +99,8 @@ def sum_logits(x: Any, steps: int, scale: float, side: Any) -> None:
     for step in range(steps):
         for lane in range(LANES):
             d = (widen(x[step, lane]) - side[PEAK, lane]) * scale
-            d = -708.0 if d < -708.0 else d
-            e = exp_inner(d)
+            d = -709.0 if d < -709.0 else d
+            e = exp_inner(d) if d >= -708.0 else 0.0
             below = d < 0.0
             side[OTHERS, lane] += e if below else 0.0
             side[TOP, lane] += 0.0 if below else 1.0

@@ -16,6 +16,7 @@ from streamloss.options import SUM_TOLERANCE, Options, Task
 from streamloss.quantities import BYTES, SLOTS, top_ks
 
 _NO_LABEL = np.zeros(0, dtype=np.int64)
+_NO_LABEL.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
 
 
 def tolerance(options: Options, dtype: str) -> float:

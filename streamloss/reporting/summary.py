@@ -9,11 +9,10 @@ of the weight at or below it, to 0.4 %.
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
@@ -24,11 +23,14 @@ import numpy as np
 
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
-from streamloss.quantities import Plan, Quantity, constant_key, plan
+from streamloss.quantities import SOURCES, Plan, Quantity, constant_key, plan
+from streamloss.reporting.report import Metric, Report, plain
 from streamloss.state import (
     CLASS_INFINITE,
     CLASS_SUMS,
     CLASS_WEIGHT,
+    FIXED_DIGITS,
+    LEDGER_BEYOND,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
     LOWEST_EXPONENT,
@@ -44,93 +46,10 @@ from streamloss.state import (
     limbs_value,
 )
 
-SCHEMA = "streamloss.report/1"
 LN2 = math.log(2)
 UNITS = {"nat": 1.0, "bit": 1 / math.log(2), "ban": 1 / math.log(10)}
 NO_ROWS = "no rows were used"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One quantity of a report, in the report's unit. What does not apply is None.
-
-    `mean` is infinite when `infinite` rows are: it has no error and no interval then, and `finite_mean` and `finite_stderr`
-    say what the other rows give. `reason` says why a mean is None.
-    """
-
-    key: str
-    title: str
-    unit: str
-    mean: float | None
-    stderr: float | None = None
-    low: float | None = None
-    high: float | None = None
-    min: float | None = None
-    max: float | None = None
-    infinite: int | None = None
-    finite_mean: float | None = None
-    finite_stderr: float | None = None
-    quantiles: dict[str, float] | None = None
-    reason: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The metric's part of the JSON report; infinities are the strings "inf" and "-inf"."""
-        shape: dict[str, Any] = {"mean": self.mean}
-        if self.reason is not None:
-            shape["reason"] = self.reason
-        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr", "quantiles"):
-            if (value := getattr(self, name)) is not None:
-                shape[name] = value
-        return {**plain(shape), "title": self.title, "unit": self.unit}
-
-
-def plain(value: Any) -> Any:
-    """JSON's own values: infinities as strings, through lists and dicts."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
-
-    metrics: dict[str, Metric]
-    digest: str
-    rows: dict[str, int]
-    state: State
-    command: str = "evaluate"
-    run: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
-        from streamloss import __version__
-
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "command": self.command,
-            **{k: self.body[k] for k in ("unit", "classes")},
-            "digest": self.digest,
-            "rows": self.rows,
-            **{k: self.body[k] for k in ("weight", "ledger")},
-            "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
-            "conventions": {},
-            **{k: self.body[k] for k in ("reliability", "per_class")},
-            "slices": [],
-            "gates": [],
-            **{k: self.body[k] for k in ("inputs", "options")},
-            "run": self.run,
-        }
-
-    def to_json(self, indent: int | None = None) -> str:
-        """Strict JSON of `to_dict`."""
-        return json.dumps(self.to_dict(), allow_nan=False, indent=indent)
+BEYOND = "a weight beyond 2^-60 … 2^40 is summed exactly but not kept by bin or class: scale the weights"
 
 
 @dataclass(frozen=True)
@@ -155,7 +74,7 @@ class Sums:
             return None
         m = self.mean
         squares = self.xx - 2 * m * self.wx + m * m * self.ww
-        return root(squares * self.n / (self.n - 1)) / ratio(self.w)
+        return root(squares * self.n / (self.n - 1) / (self.w * self.w))
 
 
 def ratio(value: Fraction) -> float:
@@ -189,6 +108,7 @@ class _Summary:
         self.scale = UNITS[options.unit]
         self.z = NormalDist().inv_cdf(0.5 + options.confidence / 2)
         self.total = limbs_value(state.arrays["weight"][0]) if self.task.weighted else Fraction(self.used)
+        self.beyond = bool(state.arrays["ledger"][LEDGER_BEYOND])
         self._sums: dict[str, Sums] = {}
 
     def sums(self, key: str) -> Sums:
@@ -219,6 +139,8 @@ class _Summary:
         blank = Metric(quantity.key, quantity.title, unit, None)
         if self.used == 0 or self.total == 0:
             return replace(blank, reason=NO_ROWS)
+        if self.beyond and not {"reliability", "labels", "mean_probabilities"}.isdisjoint(SOURCES.get(quantity.key, ())):
+            return replace(blank, reason=BEYOND)
         if quantity.slot is None:
             return replace(blank, **_DERIVED[quantity.key](self))
         stand_in = constant_key(quantity.key, self.task, self.state.options)
@@ -231,7 +153,8 @@ class _Summary:
         """A quantity with sums of its own."""
         sums = self.sums(key)
         low, high = (_from_key(k) * scale for k in self.state.arrays["extremes"][self.plan.index(key)].tolist())
-        quantiles = self.quantiles(key, low, high, scale) if key in self.plan.spread else None
+        kept = key in self.plan.spread and not self.beyond
+        quantiles = self.quantiles(key, low, high, scale) if kept else None
         shape: dict[str, Any] = {"min": low, "max": high, "infinite": sums.infinite, "quantiles": quantiles}
         if sums.n == 0:
             return replace(blank, mean=math.inf, **shape)
@@ -289,7 +212,7 @@ class _Summary:
         stderr = None
         if ce.n > 1:
             squares = ce.xx - 2 * r * both + r * r * size.xx
-            stderr = root(squares * ce.n / (ce.n - 1)) / ratio(size.x) / LN2
+            stderr = root(squares * ce.n / (ce.n - 1) / (size.x * size.x)) / LN2
         return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
 
     def label_shares(self) -> list[Fraction]:
@@ -317,12 +240,12 @@ class _Summary:
         if self.task.weighted or "cross_entropy" not in self.plan.per_class or self.used < 2:
             return None
         sums, r = self.sums("cross_entropy"), mean / base
-        at = CLASS_SUMS + 3 * self.plan.per_class.index("cross_entropy")
+        at = CLASS_SUMS + FIXED_DIGITS * self.plan.per_class.index("cross_entropy")
         squares = ratio(sums.xx - sums.mean * sums.mean * sums.n)
         for share, record in zip(self.label_shares(), self.state.arrays["classes"], strict=True):
             if rows := int(record[0]):
                 surprise = information(share) - base
-                deviation = ratio(fixed_value(record[at : at + 3])) - rows * mean
+                deviation = ratio(fixed_value(record[at : at + FIXED_DIGITS])) - rows * mean
                 squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
         return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
 
@@ -344,7 +267,7 @@ class _Summary:
         """The same of some fine bins."""
         total = records.sum(axis=0)
         at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
-        w, score, outcome = (fixed_value(total[i : i + 3]) for i in at)
+        w, score, outcome = (fixed_value(total[i : i + FIXED_DIGITS]) for i in at)
         return int(total[0]), (w if self.task.weighted else Fraction(int(total[0]))), score, outcome
 
     def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
@@ -374,7 +297,7 @@ class _Summary:
         return {"mean": ratio(error / self.total)}
 
     def reliability(self) -> list[dict[str, Any]]:
-        if not self.plan.reliability:
+        if not self.plan.reliability or self.beyond:
             return []
         bins = self.state.options.bins
         return [
@@ -390,16 +313,16 @@ class _Summary:
 
     def per_class(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        if not self.plan.per_class:
+        if not self.plan.per_class or self.beyond:
             return found
         for k, record in enumerate(self.state.arrays["classes"]):
             rows, infinite = int(record[0]), int(record[CLASS_INFINITE])
             w = fixed_value(record[CLASS_WEIGHT:CLASS_SUMS]) if self.task.weighted else Fraction(rows)
             line: dict[str, Any] = {"class": self.class_name(k), "rows": rows}
             for i, key in enumerate(self.plan.per_class):
-                at = CLASS_SUMS + 3 * i
+                at = CLASS_SUMS + FIXED_DIGITS * i
                 scale = self.scale if self.plan.moments[self.plan.index(key)].unit == "nat" else 1.0
-                value = ratio(fixed_value(record[at : at + 3]) / w) * scale if w else None
+                value = ratio(fixed_value(record[at : at + FIXED_DIGITS]) / w) * scale if w else None
                 line[key] = math.inf if infinite and key == "cross_entropy" else value
             found.append(line)
         return found
@@ -489,7 +412,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     body = {
         "unit": shown.unit,
         "classes": state.task.classes or None,
-        "weight": ratio(summary.total),
+        "weight": plain(ratio(summary.total)),
         "ledger": ledger,
         "reliability": plain(summary.reliability()),
         "per_class": plain(summary.per_class()),

@@ -6,14 +6,10 @@ are left out, least needed first. Bold and dim carry no meaning, and text of the
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich.box import Box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -21,31 +17,20 @@ from rich.text import Text
 
 from streamloss.errors import RULE_KEYS
 from streamloss.reporting import units
+from streamloss.reporting.tables import INDENT, MOST_INPUTS, Column, pairs, print_table, ruled, shortened, titled, wrapped
 from streamloss.terms import Working
 
 Report = dict[str, Any]
 
-FILE_WIDTH = 100
-_INDENT = 2
 _EVERY_CLASS = 10  # up to so many classes are all shown; of more, only the costliest
 _COSTLIEST = 5
 _MOST_BINS = 20
-_MOST_INPUTS = 4
-_LONGEST_RUN = 4
 _DIGEST_DIGITS = 16
 _GIVEN = ("q", "p", "m", "z")  # the columns of a calculation that were typed, not calculated
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
 # One thin rule under the heads, and one above a sum.
-_RULED = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
-
-
-def to_text(draw: Callable[[Console], None], width: int = FILE_WIDTH) -> str:
-    """What `draw` prints, as plain text for a file: no colours, no spaces at line ends."""
-    buffer = io.StringIO()
-    draw(Console(file=buffer, width=width, color_system=None, force_terminal=False))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
-
-
 def render(report: Report, console: Console) -> None:
     """Print a report (the dictionary of SPEC §8)."""
     _heading(report, console)
@@ -69,7 +54,7 @@ def _heading(report: Report, console: Console) -> None:
     if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
         facts.append(f"weight {units.number(weight)}")
     console.print()
-    console.print(Text.assemble(" " * _INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
+    console.print(Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
     console.print()
 
 
@@ -99,7 +84,7 @@ def _stacked(cells: Sequence[tuple[str, str]], console: Console) -> None:
         grid.add_column(no_wrap=True)
     grid.add_row(*(Text(value, style="bold") for _, value in cells))
     grid.add_row(*(Text(name) for name, _ in cells))
-    console.print(Padding(grid, (0, 0, 1, _INDENT)))
+    console.print(Padding(grid, (0, 0, 1, INDENT)))
 
 
 def _headline_value(metric: dict[str, Any], key: str = "") -> str:
@@ -114,20 +99,6 @@ def _sections(report: Report) -> list[tuple[str, list[str]]]:
     informative = [key for key in keys if report["metrics"][key].get("unit")]
     unit = report["unit"]
     return [(f"in {unit}", informative), ("", [key for key in keys if key not in informative])]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table; those of the lowest `rank` stay longest when the width runs out."""
-
-    head: str
-    cells: list[str]
-    rank: int
-    right: bool = True
-
-    @property
-    def width(self) -> int:
-        return max(cell_len(text) for text in (self.head, *self.cells))
 
 
 def _quantities(report: Report, title: str, keys: Sequence[str], console: Console) -> None:
@@ -149,17 +120,17 @@ def _quantities(report: Report, title: str, keys: Sequence[str], console: Consol
     levels = sorted({q for _, m in rows for q in m.get("quantiles") or {}}, key=float)
     confidence = (report.get("options") or {}).get("confidence", 0.95)
     columns = [
-        _Column(title, [m.get("title", key) for key, m in rows], 0, right=False),
-        _Column("mean ± error", column(lambda m, p: units.measured(m["mean"], m.get("stderr"), percent=p)), 1),
-        _Column(f"{100 * confidence:g} % interval", column(_interval), 2),
-        _Column("min", column(plain("min")), 5),
+        Column(title, [m.get("title", key) for key, m in rows], 0, right=False),
+        Column("mean ± error", column(lambda m, p: units.measured(m["mean"], m.get("stderr"), percent=p)), 1),
+        Column(f"{100 * confidence:g} % interval", column(_interval), 2),
+        Column("min", column(plain("min")), 5),
         *(
-            _Column("median" if q == "0.5" else f"{100 * float(q):g} %", column(quantile(q)), _quantile_rank(q, levels))
+            Column("median" if q == "0.5" else f"{100 * float(q):g} %", column(quantile(q)), _quantile_rank(q, levels))
             for q in levels
         ),
-        _Column("max", column(plain("max")), 4),
+        Column("max", column(plain("max")), 4),
     ]
-    _print_table(columns, console)
+    print_table(columns, console)
 
 
 def _quantile_rank(level: str, levels: Sequence[str]) -> int:
@@ -192,13 +163,13 @@ def _infinities(report: Report, console: Console) -> None:
             f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('finite_stderr'))} {metric.get('unit', '')}"
             for metric in metrics
         ]
-        _wrapped(
+        wrapped(
             f"{units.count(rows)} of {units.counted(used, 'row')} {'has' if rows == 1 else 'have'} an infinite loss. "
             f"Over the other {units.count(used - rows)}: {', '.join(mean.rstrip() for mean in means)}.",
             console,
         )
     if infinite:
-        _wrapped("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.", console)
+        wrapped("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.", console)
         console.print()
 
 
@@ -206,7 +177,7 @@ def _failures(report: Report, console: Console) -> None:
     """The quantities that could not be computed, with their reasons."""
     failed = [(key, metric) for key, metric in report["metrics"].items() if metric.get("mean") is None]
     for key, metric in failed:
-        _wrapped(f"{metric.get('title', key)}  —  {units.printable(metric.get('reason', 'not known'))}", console)
+        wrapped(f"{metric.get('title', key)}  —  {units.printable(metric.get('reason', 'not known'))}", console)
     if failed:
         console.print()
 
@@ -234,8 +205,8 @@ def _reliability(report: Report, console: Console) -> None:
         for b in shown
     ]
     taken = sum(max(len(head), *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(heads))
-    bar = max(10, min(40, console.width - taken - _INDENT - 2))
-    table = _table()
+    bar = max(10, min(40, console.width - taken - INDENT - 2))
+    table = ruled()
     for i, head in enumerate(heads):
         table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     table.add_column("observed █   predicted │" if bar >= 24 else "█ obs │ pred"[:bar], no_wrap=True)
@@ -244,7 +215,7 @@ def _reliability(report: Report, console: Console) -> None:
     title = "reliability: what was predicted, and how often it was so"
     if many:
         title += f" (the {len(shown)} fullest of {len(bins)} bins)"
-    _titled(title, table, console)
+    titled(title, table, console)
 
 
 def _bar(filled: float, mark: float, width: int) -> Text:
@@ -274,16 +245,16 @@ def _per_class(report: Report, console: Console) -> None:
         return ["" if c.get(field) is None else units.number(c[field], percent=percent, digits=3) for c in shown]
 
     columns = [
-        _Column("class", [_shortened(units.printable(c["class"]), 30) for c in shown], 0, right=False),
-        _Column("rows", [units.count(c["rows"]) for c in shown], 0),
-        _Column(f"cross-entropy, {unit}", cells("cross_entropy"), 0),
-        _Column("accuracy", cells("accuracy"), 1),
-        _Column(f"entropy, {unit}", cells("entropy"), 2),
-        _Column("Brier score", cells("brier"), 3),
+        Column("class", [shortened(units.printable(c["class"]), 30) for c in shown], 0, right=False),
+        Column("rows", [units.count(c["rows"]) for c in shown], 0),
+        Column(f"cross-entropy, {unit}", cells("cross_entropy"), 0),
+        Column("accuracy", cells("accuracy"), 1),
+        Column(f"entropy, {unit}", cells("entropy"), 2),
+        Column("Brier score", cells("brier"), 3),
     ]
     few = len(shown) < len(ranked)
     title = f"the {len(shown)} costliest of {units.count(len(ranked))} classes" if few else "classes, costliest first"
-    _print_table([c for c in columns if any(c.cells)], console, title)
+    print_table([c for c in columns if any(c.cells)], console, title)
 
 
 def _ledger(report: Report, console: Console) -> None:
@@ -300,7 +271,7 @@ def _ledger(report: Report, console: Console) -> None:
     if ledger.get("clipped"):
         lines.append(f"Clipped by --zero: {units.counted(ledger['clipped'], 'row')}.")
     for line in lines:
-        _wrapped(line, console)
+        wrapped(line, console)
     if lines:
         console.print()
 
@@ -308,15 +279,15 @@ def _ledger(report: Report, console: Console) -> None:
 def _provenance(report: Report, console: Console) -> None:
     inputs, run = report.get("inputs") or [], report.get("run") or {}
     lines: list[tuple[str, str]] = []
-    for i, entry in enumerate(inputs[:_MOST_INPUTS]):
+    for i, entry in enumerate(inputs[:MOST_INPUTS]):
         facts = [units.printable(entry["path"])]
         if entry.get("rows") is not None:
             facts.append(units.counted(entry["rows"], "row"))
         if entry.get("bytes") is not None:
             facts.append(units.size(entry["bytes"]))
         lines.append(("" if i else "input" if len(inputs) == 1 else "inputs", " · ".join(facts)))
-    if len(inputs) > _MOST_INPUTS:
-        rest = inputs[_MOST_INPUTS:]
+    if len(inputs) > MOST_INPUTS:
+        rest = inputs[MOST_INPUTS:]
         total = sum(entry.get("bytes") or 0 for entry in rest)
         lines.append(("", f"and {units.counted(len(rest), 'more file', 'more files')} · {units.size(total)}"))
     if options := report.get("options"):
@@ -335,105 +306,22 @@ def _provenance(report: Report, console: Console) -> None:
         lines.append(("run", " · ".join(facts)))
     if digest := report.get("digest"):
         lines.append(("digest", units.printable(digest)[:_DIGEST_DIGITS]))
-    _pairs(lines, console)
+    pairs(lines, console)
 
 
 def _option(value: object) -> str:
     if isinstance(value, list):
-        shown = ",".join(units.printable(v) for v in value[:_MOST_INPUTS])
-        return shown + (",…" if len(value) > _MOST_INPUTS else "")
+        shown = ",".join(units.printable(v) for v in value[:MOST_INPUTS])
+        return shown + (",…" if len(value) > MOST_INPUTS else "")
     return units.printable(value)
-
-
-def render_inspection(found: dict[str, Any], console: Console) -> None:
-    """Print what `inspect` found: the columns, how they are read, the command to type or what stands in its way."""
-    facts = [units.counted(len(found["files"]), "file")]
-    if found.get("rows") is not None:
-        facts.append(units.counted(found["rows"], "row"))
-    if found.get("row_groups") is not None:
-        facts.append(units.counted(found["row_groups"], "row group"))
-    if found.get("bytes") is not None:
-        facts.append(units.size(found["bytes"]))
-    console.print()
-    console.print(Text.assemble(" " * _INDENT, ("streamloss", "bold"), " inspect   ", " · ".join(facts)))
-    console.print()
-
-    rows = _folded(found["columns"])
-
-    def cells(show: Callable[[dict[str, Any]], object]) -> list[str]:
-        return ["" if value is None else units.printable(value) for value in map(show, rows)]
-
-    columns = [
-        _Column("column", [_shortened(units.printable(c["name"]), 30) for c in rows], 0, right=False),
-        _Column("used as", cells(lambda c: c.get("role")), 1, right=False),
-        _Column("type", [_shortened(text, 34) for text in cells(lambda c: c.get("type"))], 0, right=False),
-        _Column("layout", cells(lambda c: c.get("layout")), 4, right=False),
-        _Column("classes", cells(lambda c: c.get("classes")), 2),
-        _Column("numbers", cells(lambda c: c.get("dtype")), 5, right=False),
-        _Column("nulls", cells(_nulls), 7, right=False),
-        _Column("size", ["" if c.get("bytes") is None else units.size(c["bytes"]) for c in rows], 3),
-        _Column("stored as", cells(_storage), 6, right=False),
-    ]
-    _print_table([c for c in columns if any(c.cells)], console)
-
-    lines = [("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:_MOST_INPUTS])]
-    if len(found["files"]) > _MOST_INPUTS:
-        lines.append(("", f"and {units.counted(len(found['files']) - _MOST_INPUTS, 'more file', 'more files')}"))
-    for key in ("family", "classes", "reader", "problem"):
-        if found.get(key):
-            lines.append((key, units.printable(found[key])))
-    _pairs(lines, console)
-    if (command := found.get("command")) and not found.get("problem"):
-        console.print()
-        _wrapped("to evaluate:", console)
-        # A command is there to be copied, so the terminal breaks it where it must and no line break is put in.
-        console.print(Text(f"{' ' * _INDENT}{units.printable(command)}", style="bold"), soft_wrap=True)
-
-
-def _folded(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Long runs of columns that differ in a number alone (p_0 … p_999) as one line each."""
-    runs: list[list[dict[str, Any]]] = []
-    for column in columns:
-        if runs and _alike(runs[-1][-1], column):
-            runs[-1].append(column)
-        else:
-            runs.append([column])
-    lines: list[dict[str, Any]] = []
-    for run in runs:
-        if len(run) <= _LONGEST_RUN:
-            lines += run
-        else:
-            sizes = [column.get("bytes") for column in run]
-            name = f"{run[0]['name']} … {run[-1]['name']}"
-            lines.append(run[0] | {"name": name, "bytes": None if None in sizes else sum(filter(None, sizes))})
-    return lines
-
-
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    same = all(one.get(key) == other.get(key) for key in ("type", "role", "layout", "dtype", "classes", "nullable"))
-    return same and one["name"] != other["name"] and _stem(one) == _stem(other)
-
-
-def _stem(column: dict[str, Any]) -> str:
-    return str(column["name"]).rstrip("0123456789")
-
-
-def _nulls(column: dict[str, Any]) -> str | None:
-    nullable = column.get("nullable")
-    return None if nullable is None else "allowed" if nullable else "none"
-
-
-def _storage(column: dict[str, Any]) -> str | None:
-    words = [*(column.get("encodings") or ()), column.get("codec")]
-    return ", ".join(str(word) for word in words if word) or None
 
 
 def render_working(working: Working, console: Console) -> None:
     """Print a calculation term by term, with the sum under the terms."""
     console.print()
-    console.print(Text.assemble(" " * _INDENT, (working.title, "bold"), "   ", working.formula))
+    console.print(Text.assemble(" " * INDENT, (working.title, "bold"), "   ", working.formula))
     console.print()
-    table = _table()
+    table = ruled()
     table.show_footer = working.total is not None
     for key, head in working.columns.items():
         if key == working.total:
@@ -446,60 +334,15 @@ def render_working(working: Working, console: Console) -> None:
     for term in working.terms:
         shown = {key: units.given if key in _GIVEN else units.exact for key in working.columns}
         table.add_row(*(show(term[key]) for key, show in shown.items()))
-    console.print(Padding(table, (0, 0, 1, _INDENT)))
+    console.print(Padding(table, (0, 0, 1, INDENT)))
     if working.parts:
         names = " + ".join(name for name, _ in working.parts)
         values = " + ".join(units.exact(value) for _, value in working.parts)
-        _wrapped(f"= {names} = {values}", console)
+        wrapped(f"= {names} = {values}", console)
     if working.remark:
-        _wrapped(working.remark, console)
+        wrapped(working.remark, console)
 
 
 def _known(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
     metric: dict[str, Any] | None = metrics.get(key)
     return metric if metric is not None and metric.get("mean") is not None else None
-
-
-def _shortened(text: str, width: int) -> str:
-    shown = Text(text)
-    shown.truncate(width, overflow="ellipsis")
-    return shown.plain
-
-
-def _table() -> Table:
-    return Table(box=_RULED, show_edge=False, pad_edge=True, header_style="", padding=(0, 1, 0, 0))
-
-
-def _print_table(columns: Sequence[_Column], console: Console, title: str = "") -> None:
-    """The columns that fit the console, in their order; empty ones are left out."""
-    room = console.width - _INDENT
-    chosen: list[_Column] = []
-    for column in sorted((c for c in columns if any(c.cells)), key=lambda c: c.rank):
-        if column.rank == 0 or sum(c.width + 2 for c in (*chosen, column)) <= room:
-            chosen.append(column)
-    table = _table()
-    kept = [c for c in columns if c in chosen]
-    for column in kept:
-        table.add_column(Text(column.head), justify="right" if column.right else "left", no_wrap=True)
-    for row in zip(*(c.cells for c in kept), strict=True):
-        table.add_row(*(Text(cell) for cell in row))
-    _titled(title, table, console)
-
-
-def _titled(title: str, table: Table, console: Console) -> None:
-    if title:
-        console.print(Text(" " * _INDENT + title, style="bold"))
-    console.print(Padding(table, (0, 0, 1, _INDENT)))
-
-
-def _wrapped(text: str, console: Console) -> None:
-    console.print(Padding(Text(text), (0, 0, 0, _INDENT)))
-
-
-def _pairs(lines: Sequence[tuple[str, str]], console: Console) -> None:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in lines:
-        grid.add_row(Text(name), Text(text))
-    console.print(Padding(grid, (0, 0, 0, _INDENT)))

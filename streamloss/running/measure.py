@@ -20,7 +20,9 @@ from streamloss.reading.batch import NAMES, Batch
 from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, normalize
 
 _EMPTY = np.zeros(0)
+_EMPTY.flags.writeable = False
 _NO_LABEL = np.zeros(0, dtype=np.int64)
+_NO_LABEL.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
 
 
 class Accumulator:

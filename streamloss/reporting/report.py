@@ -1,0 +1,95 @@
+"""What an evaluation found, as typed records and as the JSON-ready dict of SPEC §8 that every renderer is fed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamloss.state import State
+
+SCHEMA = "streamloss.report/1"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity of a report, in the report's unit. What does not apply is None.
+
+    `mean` is infinite when `infinite` rows are: it has no error and no interval then, and `finite_mean` and `finite_stderr`
+    say what the other rows give. `reason` says why a mean is None.
+    """
+
+    key: str
+    title: str
+    unit: str
+    mean: float | None
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    min: float | None = None
+    max: float | None = None
+    infinite: int | None = None
+    finite_mean: float | None = None
+    finite_stderr: float | None = None
+    quantiles: dict[str, float] | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metric's part of the JSON report; infinities are the strings "inf" and "-inf"."""
+        shape: dict[str, Any] = {"mean": self.mean}
+        if self.reason is not None:
+            shape["reason"] = self.reason
+        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr", "quantiles"):
+            if (value := getattr(self, name)) is not None:
+                shape[name] = value
+        return {**plain(shape), "title": self.title, "unit": self.unit}
+
+
+def plain(value: Any) -> Any:
+    """JSON's own values: infinities as strings, through lists and dicts."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
+
+    metrics: dict[str, Metric]
+    digest: str
+    rows: dict[str, int]
+    state: State
+    command: str = "evaluate"
+    run: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
+        from streamloss import __version__
+
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "command": self.command,
+            **{k: self.body[k] for k in ("unit", "classes")},
+            "digest": self.digest,
+            "rows": self.rows,
+            **{k: self.body[k] for k in ("weight", "ledger")},
+            "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
+            "conventions": {},
+            **{k: self.body[k] for k in ("reliability", "per_class")},
+            "slices": [],
+            "gates": [],
+            **{k: self.body[k] for k in ("inputs", "options")},
+            "run": self.run,
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Strict JSON of `to_dict`."""
+        return json.dumps(self.to_dict(), allow_nan=False, indent=indent)
