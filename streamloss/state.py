@@ -3,7 +3,7 @@
 Three kinds of number stand in it. *Limbs*: a sum of float64s, or of products of four of them, without any rounding: a
 number in base 2^32 with int64 digits (Neal's small superaccumulator, arXiv 1505.05571), lowest bit 2^-BIAS. *Fixed*: four
 digits of 40 bits, whole·2^20 + high·2^-20 + low·2^-60 + least·2^-100, for the many small sums of bins and classes; a row's
-addend is rounded once, to 2^-60 or, weighted, 2^-100. They take weights from 2^-60 to 2^40; rows beyond are counted, and what
+addend is rounded once, to 2^-60 or, weighted, 2^-100. They take weights from 2^-60 to 2^53; rows beyond are counted, and what
 rests on Fixed sums is then not reported. *Counts*. Limbs and Fixed are canonical after `normalize`: equal sums have equal
 digits, so the state has one canonical byte string and its SHA-256 is the `digest` of the report. Row values are in nats.
 
@@ -235,7 +235,7 @@ class State:
         columns, inputs = header["columns"], header["inputs"]
         if not all(isinstance(text, str) for text in (*columns, *columns.values())):
             raise ValueError("columns that are not text")
-        if not all(isinstance(entry, dict) and "path" in entry for entry in inputs):
+        if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
             raise ValueError("inputs without a path")
         state = cls(task, Options.of(**header["options"]), {}, dict(columns), list(inputs))
         shapes = layout(task, state.options)

@@ -475,20 +475,20 @@ def test_equal_sums_have_equal_limbs(digits: list[int]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(integers.map(lambda i: i >> 8), integers, integers)
-def test_equal_sums_have_equal_fixed_digits(whole: int, high: int, low: int) -> None:
+@given(integers.map(lambda i: i >> 8), integers, integers, integers)
+def test_equal_sums_have_equal_fixed_digits(whole: int, high: int, low: int, least: int) -> None:
     task, options = Task(family="binary", form="probs", classes=2, label="hard", weighted=True), Options()
     shapes = layout(task, options)
     arrays = empty_arrays(shapes)
-    exact = Fraction(whole * 2**20) + Fraction(high, 2**20) + Fraction(low, 2**60)
-    places = [arrays["histogram"][1, 7], arrays["reliability"][3, 4:7], arrays["classes"][1, 5:8]]
+    exact = Fraction(whole * 2**20) + Fraction(high, 2**20) + Fraction(low, 2**60) + Fraction(least, 2**100)
+    places = [arrays["histogram"][1, 7], arrays["reliability"][3, 5:9], arrays["classes"][1, 6:10]]
     for digits in places:
-        digits[:] = whole, high, low
+        digits[:] = whole, high, low, least
     counts = arrays["reliability"][:, 0].copy()
     normalize(arrays, shapes)
     for digits in places:
         assert fixed_value(digits) == exact
-        assert 0 <= digits[1] < 2**FIXED_BITS and 0 <= digits[2] < 2**FIXED_BITS
+        assert all(0 <= digit < 2**FIXED_BITS for digit in digits[1:].tolist())
     assert np.array_equal(arrays["reliability"][:, 0], counts)
 
 
@@ -500,12 +500,12 @@ def test_fixed_sums_are_those_of_the_rows() -> None:
     reliability = state.arrays["reliability"]
     used = w > 0
     assert int(reliability[:, 0].sum()) == used.sum()
-    sums = [sum((fixed_value(record[at : at + 3]) for record in reliability), Fraction(0)) for at in (1, 4, 7)]
+    sums = [sum((fixed_value(record[at : at + 4]) for record in reliability), Fraction(0)) for at in (1, 5, 9)]
     exact = [(Fraction(a), Fraction(b), int(c)) for a, b, c in zip(w.tolist(), p.tolist(), y.tolist(), strict=True)]
     assert sums == [sum(a for a, _, _ in exact), sum(a * b for a, b, _ in exact), sum(a * c for a, _, c in exact)]
     for k in (0, 1):
         record = state.arrays["classes"][k]
-        assert fixed_value(record[2:5]) == sum(a for a, _, c in exact if c == k)
+        assert fixed_value(record[2:6]) == sum(a for a, _, c in exact if c == k)
         assert record[0] == (used & (y == k)).sum()
 
 

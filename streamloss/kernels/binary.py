@@ -32,7 +32,7 @@ from streamloss.quantities import (
 )
 
 BLOCK = 512
-CHANCE, REST, COST_1, COST_0 = range(4)  # p, 1 − p and their costs, one column a row of the block
+CHANCE, REST, COST_1, COST_0, ABOVE = range(5)  # p, 1 − p, their costs, and whether p > ½: one column a row of the block
 
 
 @scalar
@@ -60,6 +60,7 @@ def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: A
             figures[REST, j] = rest
             figures[COST_1, j] = cost_1
             figures[COST_0, j] = cost_0
+            figures[ABOVE, j] = 1.0 if v > 0.0 else 0.0
     else:
         for j in range(m):
             v = widen(x[first + j])
@@ -68,6 +69,7 @@ def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: A
             figures[REST, j] = 1.0 - v
             figures[COST_1, j] = -log(v)
             figures[COST_0, j] = -log1p(-v)
+            figures[ABOVE, j] = 1.0 if v > 0.5 else 0.0
     return suspects
 
 
@@ -127,7 +129,7 @@ def write_hits(first: int, m: int, figures: Any, y: Any, out: Any) -> None:
     right, over, top = out[ACCURACY, first:last], out[OVERCONFIDENCE, first:last], out[CONFIDENCE, first:last]
     score, outcome = out[SCORE, first:last], out[OUTCOME, first:last]
     for j in range(m):
-        hit = (figures[CHANCE, j] > figures[REST, j]) == (y[j] > 0.5)
+        hit = (figures[ABOVE, j] > 0.0) == (y[j] > 0.5)
         right[j] = 1.0 if hit else 0.0
     for j in range(m):
         over[j] = top[j] - right[j]
@@ -148,7 +150,10 @@ def write_soft(first: int, m: int, cap: float, figures: Any, y: Any, out: Any) -
         if cost_1 > cap or cost_0 > cap:
             kl = times(y[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
-            kl = bracket(y[j], figures[CHANCE, j], log_1 + cost_1)[0] + bracket(other, figures[REST, j], log_0 + cost_0)[0]
+            kl = (
+                bracket(y[j], figures[CHANCE, j], log_1 + cost_1, False)[0]
+                + bracket(other, figures[REST, j], log_0 + cost_0, False)[0]
+            )
         out[KL, first + j] = kl
 
 
@@ -188,7 +193,7 @@ def binary(
     labelled = label.shape[0] > 0
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
-        figures = np.empty((4, BLOCK))
+        figures = np.empty((5, BLOCK))
         y = np.empty(BLOCK)
         for first in range(start, stop, BLOCK):
             m = min(BLOCK, stop - first)

@@ -141,6 +141,7 @@ def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures
 
 @loop
 def write_rows(
+    form: int,
     first: int,
     rows: int,
     labelled: bool,
@@ -168,9 +169,11 @@ def write_rows(
             figures[COST, lane] = min(figures[COST, lane], cap)
     if smoothing > 0.0:
         floor = smooth_figures(k, smoothing, normalize, side, figures)
+        proper = (form == LOGITS or normalize) and cap == INF  # rows as they are may truly fall below 0
         for lane in range(rows):
             out[TARGET_ENTROPY, first + lane] = floor
-            out[KL, first + lane] = figures[COST, lane] - floor
+            kl = figures[COST, lane] - floor
+            out[KL, first + lane] = max(kl, 0.0) if proper else kl
     for lane in range(rows):
         out[CROSS_ENTROPY, first + lane] = figures[COST, lane]
         out[BRIER, first + lane] = figures[BRIER_, lane]
@@ -252,6 +255,10 @@ def categorical(
                 rows = min(LANES, stop - first)
                 load_rows(x, first, rows, code, panel)
                 small_side(form, panel, k, scale, side)
+                if labelled:
+                    for lane in range(rows):
+                        if code[first + lane] == USED and not 0 <= label[first + lane] < k:
+                            code[first + lane] = LABEL
                 if side_suspects(form, tolerance, normalize, side) > 0:
                     for lane in range(rows):
                         i = first + lane
@@ -264,9 +271,6 @@ def categorical(
                 if labelled:
                     for lane in range(LANES):
                         y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
-                        if y < 0 or y >= k:
-                            code[first + lane] = LABEL
-                            y = 0
                         lanes_label[lane] = y
                         own[lane] = panel[y, lane]
                     label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
@@ -274,7 +278,9 @@ def categorical(
                     if smoothing > 0.0:
                         figures[COSTS:] = 0.0
                         add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
-                write_rows(first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)
+                write_rows(
+                    form, first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out
+                )
         else:
             for i in range(start, stop):
                 if code[i] != USED:
@@ -296,4 +302,4 @@ def categorical(
                     rank[0] = large_rank(x, i, y)
                     if smoothing > 0.0:
                         smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
-                write_rows(i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)
+                write_rows(form, i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)

@@ -48,7 +48,7 @@ BUCKET_SHIFT = 52 - 7
 U0, U1 = 1.5 * 2.0 ** (52 - 40), 1.5 * 2.0 ** (52 - 91)
 V0, V1, V2, V3 = 1.5 * 2.0 ** (52 - 29), 1.5 * 2.0 ** (52 - 80), 1.5 * 2.0 ** (52 - 131), 1.5 * 2.0 ** (52 - 182)
 F0, F1, F2 = 1.5 * 2.0 ** (52 - 20), 1.5 * 2.0 ** (52 - 60), 1.5 * 2.0 ** (52 - 100)
-FIXED_FROM, FIXED_TO = 2.0**-60, 2.0**40  # weights that the Fixed digits take
+FIXED_FROM, FIXED_TO = 2.0**-60, 2.0**53  # weights that the Fixed digits take
 
 
 def _bits(x: float) -> int:
@@ -289,8 +289,13 @@ def add_by_class(
             record = classes[own[j]]
             if v[j] == INF:
                 record[CLASS_INFINITE] += np.int64(counts_infinite)
+            elif weighted:
+                add_fixed(record, at, w[j] * v[j])
+            elif v[j] < 1048576.0:  # as below: how a value is rounded must not depend on its neighbours
+                record[at + 1] += parts[0, j]
+                record[at + 2] += parts[1, j]
             else:
-                add_fixed(record, at, w[j] * v[j] if weighted else v[j])
+                add_fixed(record, at, v[j])
         return
     if classes.shape[0] == 2:
         add_by_side(own, m, classes, at, parts)

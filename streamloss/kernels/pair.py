@@ -24,6 +24,7 @@ from streamloss.kernels.panel import (
     LOGITS,
     LOGPROBS,
     PEAK,
+    PROBS,
     SHIFT,
     SIDE,
     SMALL,
@@ -67,12 +68,15 @@ CHUNK = 16  # steps looked at together: their logarithms and probabilities stay 
 
 
 @scalar
-def bracket(a: float, b: float, d: float) -> Any:
-    """a·d − a + b ≥ 0 for d = ln(a/b), and a − b, both without cancellation; a·d is 0 where a is."""
+def bracket(a: float, b: float, d: float, by_log: bool) -> Any:
+    """a·d − a + b ≥ 0 for d = ln(a/b), and a − b, both without cancellation; a·d is 0 where a is.
+
+    `by_log`: the logarithms are what is known exactly, so a − b follows from d; otherwise a and b are.
+    """
     near = abs(d) <= NEAR
     tail = expm1_tail(-d if near else 0.0)
     far = (b - a) + a * (d if a > 0.0 else 0.0)
-    return (a * tail if near else far), (a * (d - tail) if near else a - b)
+    return (a * tail if near else far), (a * (d - tail) if near & by_log else a - b)
 
 
 @scalar
@@ -134,7 +138,9 @@ def find_best(x: Any, start: int, steps: int, last: int, first: int, stride: int
 
 
 @loop
-def add_terms(steps: int, cap: float, gamma: float, alpha: float, lq: Any, q: Any, lp: Any, p: Any, sums: Any) -> None:
+def add_terms(
+    steps: int, by_log: bool, cap: float, gamma: float, alpha: float, lq: Any, q: Any, lp: Any, p: Any, sums: Any
+) -> None:
     """Adds the terms of every class to the sums of its lane."""
     floor = exp_nonpositive(-cap)
     for step in range(steps):
@@ -150,14 +156,14 @@ def add_terms(steps: int, cap: float, gamma: float, alpha: float, lq: Any, q: An
         for lane in range(LANES):
             cut = lp[step, lane] < -cap
             lb, b = (-cap if cut else lp[step, lane]), (floor if cut else p[step, lane])
-            term, gap = bracket(q[step, lane], b, lq[step, lane] - lb)
+            term, gap = bracket(q[step, lane], b, lq[step, lane] - lb, by_log)
             sums[FORWARD, lane] += term
             sums[GAP, lane] += gap
     for step in range(steps):
         for lane in range(LANES):
             cut = lq[step, lane] < -cap
             lb, b = (-cap if cut else lq[step, lane]), (floor if cut else q[step, lane])
-            term, gap = bracket(p[step, lane], b, lp[step, lane] - lb)
+            term, gap = bracket(p[step, lane], b, lp[step, lane] - lb, by_log)
             sums[BACKWARD, lane] += term
             sums[BACK_GAP, lane] += gap
     for step in range(steps):
@@ -200,6 +206,7 @@ def add_pairs(
     room (4, CHUNK, 32) holds ln q, q, ln p and p of a few steps at a time.
     """
     lq, q, lp, p = room[0], room[1], room[2], room[3]
+    by_log = form_q != PROBS and form_p != PROBS
     for start in range(0, steps, CHUNK):
         count = min(CHUNK, steps - start)
         lanes = last if start + count == steps else LANES
@@ -212,7 +219,7 @@ def add_pairs(
             smooth(count, smoothing, k, lq, q)
         for lane in range(lanes, LANES):  # lanes past the last class add nothing
             room[:, count - 1, lane] = 0.0
-        add_terms(count, cap, gamma, alpha, lq, q, lp, p, sums)
+        add_terms(count, by_log, cap, gamma, alpha, lq, q, lp, p, sums)
 
 
 @loop

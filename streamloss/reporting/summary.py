@@ -49,7 +49,7 @@ from streamloss.state import (
 LN2 = math.log(2)
 UNITS = {"nat": 1.0, "bit": 1 / math.log(2), "ban": 1 / math.log(10)}
 NO_ROWS = "no rows were used"
-BEYOND = "a weight beyond 2^-60 … 2^40 is summed exactly but not kept by bin or class: scale the weights"
+BEYOND = "a weight beyond 2^-60 … 2^53 is summed exactly but not kept by bin or class: scale the weights"
 
 
 @dataclass(frozen=True)
