@@ -34,7 +34,7 @@ def evaluate(
     paths: a path, folder, glob or URI of Parquet files, or a list of them; '-' for an Arrow IPC stream on standard input;
         an Arrow table, record batch or reader; or a dict of NumPy arrays, (n,) or (n, K).
     threads: kernel and reader threads (default: the cores of this process); the result does not depend on them.
-    batch_rows: rows per chunk (default: about 8 MiB); the result does not depend on it.
+    batch_rows: rows per chunk (default: about 4 MiB); the result does not depend on it.
     progress: called with a `Progress` about ten times a second.
     save_state: a file for the exact state, which `merge` and `streamloss report` read.
     options: the command line's options with underscores, e.g. logits='z', label='y', unit='bit' (see `Options`).

@@ -26,7 +26,7 @@ from streamloss.reading.layouts import is_number, label_kind_of, layout_of, stor
 
 SCALAR_PREDICTIONS = ("logit", "prob", "logprob")
 CLASS_ROLES = ("logits", "probs", "logprobs", *TARGETS)
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 MAX_BATCH_ROWS = 65_536  # their row values stay near the caches
 
 
