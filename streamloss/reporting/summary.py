@@ -215,17 +215,23 @@ class _Summary:
             stderr = root(squares * ce.n / (ce.n - 1) / (size.x * size.x)) / LN2
         return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
 
-    def label_shares(self) -> list[Fraction]:
-        """The weight of every label, as shares of 1."""
-        counts = label_weights(self.state)
-        total = sum(counts, Fraction(0))
-        return [count / total for count in counts]
+    @cached_property
+    def label_shares(self) -> dict[int, Fraction]:
+        """The weight of every label that occurs, as a share of 1."""
+        weights = label_weights(self.state)
+        total = sum(weights.values())
+        return {k: Fraction(weight, total) for k, weight in weights.items()}
+
+    @cached_property
+    def base_entropy(self) -> float:
+        """The label entropy in nats."""
+        return entropy_of(list(self.label_shares.values()))
 
     def label_entropy(self) -> dict[str, Any]:
-        return {"mean": entropy_of(self.label_shares()) * self.scale}
+        return {"mean": self.base_entropy * self.scale}
 
     def normalized(self, sign: float = 1.0, offset: float = 0.0) -> dict[str, Any]:
-        base = entropy_of(self.label_shares())
+        base = self.base_entropy
         if base == 0:
             return {"reason": "all labels are the same: the label entropy is 0"}
         mean, _ = self.row_error("cross_entropy")
@@ -242,11 +248,11 @@ class _Summary:
         sums, r = self.sums("cross_entropy"), mean / base
         at = CLASS_SUMS + FIXED_DIGITS * self.plan.per_class.index("cross_entropy")
         squares = ratio(sums.xx - sums.mean * sums.mean * sums.n)
-        for share, record in zip(self.label_shares(), self.state.arrays["classes"], strict=True):
-            if rows := int(record[0]):
-                surprise = information(share) - base
-                deviation = ratio(fixed_value(record[at : at + FIXED_DIGITS])) - rows * mean
-                squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
+        for k, share in self.label_shares.items():
+            record = self.state.arrays["classes"][k]
+            rows, surprise = int(record[0]), information(share) - base
+            deviation = ratio(fixed_value(record[at : at + FIXED_DIGITS])) - rows * mean
+            squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
         return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
 
     def mutual_information(self) -> dict[str, Any]:
@@ -373,12 +379,15 @@ def bucket_value(bucket: int) -> float:
     return math.copysign(value, bucket - MIDDLE)
 
 
-def label_weights(state: State) -> list[Fraction]:
-    """The weight of every class among the labels."""
+def label_weights(state: State) -> dict[int, int]:
+    """The weight of every class that occurs among the labels, in one unit."""
     records = state.arrays["classes"]
     if state.task.weighted or state.task.label == "soft":
-        return [fixed_value(record[CLASS_WEIGHT:CLASS_SUMS]) for record in records]
-    return [Fraction(int(record[0])) for record in records]
+        digits = records[:, CLASS_WEIGHT:CLASS_SUMS]
+        present = np.flatnonzero(digits.any(axis=1))
+        return dict(zip(present.tolist(), fixed_units(digits[present]), strict=True))
+    present = np.flatnonzero(records[:, 0])
+    return dict(zip(present.tolist(), records[present, 0].tolist(), strict=True))
 
 
 def information(share: Fraction) -> float:
