@@ -1,8 +1,7 @@
-"""The one loop that does the work everywhere: batches in, a State out."""
+"""What does the work everywhere: an accumulator takes batches in and gives a State out, or names the first bad row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -181,11 +180,3 @@ def offending(key: str, row: NDArray[np.float64]) -> object:
     if bad is None or not bad.any():
         return float(row[0])
     return float(row[bad.argmax()])
-
-
-def measure(batches: Iterable[Batch], task: Task, options: Options, threads: int = 1) -> State:
-    """The state of the batches' rows: the function that every engine runs."""
-    accumulator = Accumulator(task, options, threads)
-    for batch in batches:
-        accumulator.add(batch)
-    return accumulator.state()
