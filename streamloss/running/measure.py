@@ -140,7 +140,8 @@ def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataEr
         hint = f" within {allowed:g} (--normalize rescales rows; logits go in --logits)"
     elif key in ("negative_probability", "probability_above_one"):
         hint = " (are these logits?)"
-    said = "null" if value is None else f"{value!r}" if isinstance(value, str) else f"{value}"
+    told = key in ("row_sum", "ragged_row", "class_count")  # the value is words of ours, not the file's text
+    said = "null" if value is None else f"{value!r}" if isinstance(value, str) and not told else f"{value}"
     return DataError(
         f"{key.replace('_', ' ')}: found {said}, expected {expected}{hint}; --on-invalid skip leaves such rows out",
         place=batch.place(row, column),
