@@ -24,7 +24,7 @@ from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import Options, Task
 from streamloss.quantities import QUANTITIES
 from streamloss.reading.source import open_input
-from streamloss.running.measure import Accumulator, measure
+from streamloss.running.measure import Accumulator
 from streamloss.state import (
     BUCKETS,
     FIXED_BITS,
@@ -46,7 +46,10 @@ HEADER = len(MAGIC) + 8
 def state_of(arrays: dict[str, Any], **options: Any) -> State:
     asked = Options.of(on_invalid="skip", **options)
     source = open_input(arrays, asked)
-    return measure(source.stream(), source.task, asked, threads=2)
+    accumulator = Accumulator(source.task, asked, 2)
+    for batch in source.stream():
+        accumulator.add(batch)
+    return accumulator.state()
 
 
 @cache
