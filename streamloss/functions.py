@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamloss.errors import RULES, DataError, UsageError
 from streamloss.kernels.marginal import softmax_rows
-from streamloss.kernels.rows import row_buffer, row_values
+from streamloss.kernels.rows import add_rows, row_buffer
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY, ENTROPY, KL
 
@@ -53,7 +53,7 @@ def _values(task: Task, slot: int, prediction: NDArray[Any], **more: Any) -> NDA
     n = len(prediction)
     out, code = row_buffer(n), np.zeros(n, dtype=np.int8)
     flags, at_target = np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.uint8)
-    row_values(
+    add_rows(
         task, _OPTIONS, prediction, code, dtype=str(prediction.dtype), flags=flags, at_target=at_target, out=out,
         threads=1, **more,
     )  # fmt: skip

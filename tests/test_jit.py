@@ -95,11 +95,13 @@ from streamloss import jit
 
 calls = []
 jit.on_compile(lambda: calls.append(1))
-from streamloss.kernels.binary import score
+from streamloss.kernels.rows import add_rows, row_buffer
+from streamloss.options import Options, Task
 
-x, code, flags, out = np.array([-1.0]), np.zeros(1, np.int8), np.zeros(1, np.uint8), np.empty((23, 1))
-score(x, code, flags, out, 0.0, np.inf, 1)
-score(x, code, flags, out, 0.0, np.inf, 1)
+task = Task(family="score", form="logprobs", classes=0)
+mark, out = np.zeros(1, np.uint8), row_buffer(1)
+for _ in range(2):
+    add_rows(task, Options(), np.array([-1.0]), np.zeros(1, np.int8), flags=mark, at_target=mark, out=out, threads=1)
 print(json.dumps({"calls": len(calls), "value": float(out[0, 0]), "folder": jit.cache_dir()}))
 """
 
@@ -193,10 +195,10 @@ def test_an_edit_takes_effect(tmp_path):
     code = """
 import json
 import numpy as np
-from streamloss.kernels.binary import binary
-x, label, code = np.array([0.75]), np.zeros(0, np.int64), np.zeros(1, np.int8)
-flags, out = np.zeros(1, np.uint8), np.empty((23, 1))
-binary(x, label, code, flags, out, 1, 1.0, False, 0.0, np.inf, 1.0, -1.0, -1.0, 1)
+from streamloss.kernels.rows import add_rows, row_buffer
+from streamloss.options import Options, Task
+task, mark, out = Task(family="binary", form="probs", classes=2), np.zeros(1, np.uint8), row_buffer(1)
+add_rows(task, Options(), np.array([0.75]), np.zeros(1, np.int8), flags=mark, at_target=mark, out=out, threads=1)
 print(json.dumps(out[1, 0]))
 """
     before = python(code, tmp_path, STREAMLOSS_CACHE_DIR=tmp_path / "cache")

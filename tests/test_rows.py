@@ -28,7 +28,7 @@ from streamloss.errors import (
     USED,
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
-from streamloss.kernels.rows import row_buffer, row_values
+from streamloss.kernels.rows import add_rows, row_buffer
 from streamloss.options import Options, Task
 from streamloss.quantities import BYTES, KL, OUTCOME, SCORE, constant_key, table
 
@@ -187,7 +187,7 @@ def run(case, *, threads=1, code=None, **options):
     result = Result(row_buffer(n), codes, np.zeros(n, np.uint8), np.zeros(n, np.uint8), slots)
     result.out[:] = NOT
     with np.errstate(all="ignore"):
-        row_values(
+        add_rows(
             task, asked, case.x, codes, dtype=case.dtype, target=case.target, target_dtype=case.target_dtype,
             label=case.label, flags=result.flags, at_target=result.at_target, out=result.out, threads=threads,
         )  # fmt: skip
@@ -989,7 +989,7 @@ def test_stored_types_agree():
 def test_bytes_are_passed_through():
     out, code = row_buffer(3), np.zeros(3, np.int8)
     flags, at_target = np.zeros(3, np.uint8), np.zeros(3, np.uint8)
-    row_values(
+    add_rows(
         Task(family="score", form="logprobs", classes=0, bytes=True), Options(), store([-1.0, -2.0, -3.0], "float64"), code,
         bytes_=np.array([4.0, 0.0, 7.0]), flags=flags, at_target=at_target, out=out, threads=1,
     )  # fmt: skip

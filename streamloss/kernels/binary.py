@@ -13,8 +13,9 @@ from numba import prange
 
 from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, PROBABILITY_ABOVE_ONE, USED
 from streamloss.ieee.bits import widen
-from streamloss.ieee.elementary import INF, log, log1p, logistic
+from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.pair import bracket
 from streamloss.kernels.panel import CLIPPED, LOGITS, power, times
 from streamloss.quantities import (
@@ -28,11 +29,11 @@ from streamloss.quantities import (
     OUTCOME,
     OVERCONFIDENCE,
     SCORE,
+    SLOTS,
     TARGET_ENTROPY,
 )
 
-BLOCK = 512
-CHANCE, REST, COST_1, COST_0, ABOVE = range(5)  # p, 1 − p, their costs, and whether p > ½: one column a row of the block
+CHANCE, REST, COST_1, COST_0, ABOVE = range(5)  # p, 1 − p, their costs, and 1 where p > ½: one column a row of the tile
 
 
 @scalar
@@ -49,11 +50,12 @@ def binary_rule(form: int, v: float) -> Any:
 
 @loop
 def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: Any) -> Any:
-    """p, 1 − p, −ln p and −ln(1 − p) of the block's rows; returns how many rows may break a rule."""
+    """p, 1 − p, −ln p and −ln(1 − p) of the tile's rows; returns how many rows may break a rule."""
     suspects = np.int64(0)
+    stored = x[first : first + m]  # an index from 0 spares the loops Numba's look for negative ones
     if form == LOGITS:
         for j in range(m):
-            v = widen(x[first + j])
+            v = widen(stored[j])
             suspects += np.int64(not v < INF)
             p, rest, cost_1, cost_0 = logistic(v * scale)
             figures[CHANCE, j] = p
@@ -61,15 +63,20 @@ def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: A
             figures[COST_1, j] = cost_1
             figures[COST_0, j] = cost_0
             figures[ABOVE, j] = 1.0 if v > 0.0 else 0.0
-    else:
+        return suspects
+    tiny = np.int64(0)
+    for j in range(m):
+        v = widen(stored[j])
+        suspects += np.int64(not ((v >= 0.0) & (v <= 1.0)))
+        tiny += np.int64((v > 0.0) & (v < TINY))
+        figures[CHANCE, j] = v
+        figures[REST, j] = 1.0 - v
+        figures[COST_1, j] = -log_chance(v)
+        figures[COST_0, j] = -log_rest(v)
+        figures[ABOVE, j] = 1.0 if v > 0.5 else 0.0
+    if tiny > 0:
         for j in range(m):
-            v = widen(x[first + j])
-            suspects += np.int64(not ((v >= 0.0) & (v <= 1.0)))
-            figures[CHANCE, j] = v
-            figures[REST, j] = 1.0 - v
-            figures[COST_1, j] = -log(v)
-            figures[COST_0, j] = -log1p(-v)
-            figures[ABOVE, j] = 1.0 if v > 0.5 else 0.0
+            figures[COST_1, j] = -log(widen(stored[j]))
     return suspects
 
 
@@ -83,10 +90,11 @@ def mark_rules(form: int, x: Any, first: int, m: int, code: Any) -> None:
 
 @loop
 def load_labels(label: Any, first: int, m: int, code: Any, y: Any) -> None:
-    """y of the block's rows; outside [0, 1] it breaks a rule."""
+    """y of the tile's rows; outside [0, 1] it breaks a rule."""
     wrong = np.int64(0)
+    stored = label[first : first + m]
     for j in range(m):
-        v = np.float64(label[first + j])
+        v = np.float64(stored[j])
         wrong += np.int64(not ((v >= 0.0) & (v <= 1.0)))
         y[j] = v
     if wrong > 0:
@@ -96,20 +104,29 @@ def load_labels(label: Any, first: int, m: int, code: Any, y: Any) -> None:
 
 
 @loop
-def write_plain(first: int, m: int, figures: Any, out: Any) -> None:
-    """What needs no label."""
-    entropy, confidence = out[ENTROPY, first : first + m], out[CONFIDENCE, first : first + m]
-    for j in range(m):
-        p, rest = figures[CHANCE, j], figures[REST, j]
-        entropy[j] = times(p, figures[COST_1, j]) + times(rest, figures[COST_0, j])
-    for j in range(m):
-        confidence[j] = max(figures[CHANCE, j], figures[REST, j])
+def smooth_labels(m: int, smoothing: float, y: Any) -> None:
+    """y' = (1 − E)·y + E/2."""
+    if smoothing > 0.0:
+        for j in range(m):
+            y[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing
 
 
 @loop
-def write_losses(first: int, m: int, cap: float, pos_weight: float, figures: Any, y: Any, flags: Any, out: Any) -> None:
-    """Cross-entropy and Brier score against y, which may be smoothed."""
-    loss, brier = out[CROSS_ENTROPY, first : first + m], out[BRIER, first : first + m]
+def write_plain(m: int, figures: Any, out: Any, at: int) -> None:
+    """What needs no label."""
+    entropy, confidence = out[ENTROPY, at : at + m], out[CONFIDENCE, at : at + m]
+    for j in range(m):
+        p, rest = figures[CHANCE, j], figures[REST, j]
+        entropy[j] = times(p, figures[COST_1, j]) + times(rest, figures[COST_0, j])
+        confidence[j] = max(p, rest)
+
+
+@loop
+def write_losses(
+    first: int, m: int, cap: float, pos_weight: float, figures: Any, y: Any, flags: Any, out: Any, at: int
+) -> None:
+    """Cross-entropy and Brier score against y, which may be soft."""
+    loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
     for j in range(m):
         paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
         loss[j] = times(pos_weight * y[j], paid_1) + times(1.0 - y[j], paid_0)
@@ -123,30 +140,38 @@ def write_losses(first: int, m: int, cap: float, pos_weight: float, figures: Any
 
 
 @loop
-def write_hits(first: int, m: int, figures: Any, y: Any, out: Any) -> None:
+def write_sharp_losses(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
+    """The same for y of 0 or 1 without a cap or a weight of positives."""
+    loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
+    for j in range(m):
+        positive = y[j] > 0.5
+        off = figures[REST, j] if positive else figures[CHANCE, j]
+        loss[j] = figures[COST_1, j] if positive else figures[COST_0, j]
+        brier[j] = off * off
+
+
+@loop
+def write_hits(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
     """Accuracy and the two sides of calibration, against the label itself."""
-    last = first + m
-    right, over, top = out[ACCURACY, first:last], out[OVERCONFIDENCE, first:last], out[CONFIDENCE, first:last]
-    score, outcome = out[SCORE, first:last], out[OUTCOME, first:last]
+    right, over, top = out[ACCURACY, at : at + m], out[OVERCONFIDENCE, at : at + m], out[CONFIDENCE, at : at + m]
+    score, outcome = out[SCORE, at : at + m], out[OUTCOME, at : at + m]
     for j in range(m):
-        hit = (figures[ABOVE, j] > 0.0) == (y[j] > 0.5)
-        right[j] = 1.0 if hit else 0.0
-    for j in range(m):
-        over[j] = top[j] - right[j]
+        hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
+        right[j] = hit
+        over[j] = top[j] - hit
     for j in range(m):
         score[j] = figures[CHANCE, j]
-    for j in range(m):
         outcome[j] = y[j]
 
 
 @loop
-def write_soft(first: int, m: int, cap: float, figures: Any, y: Any, out: Any) -> None:
+def write_soft(m: int, cap: float, figures: Any, y: Any, out: Any, at: int) -> None:
     """Target entropy and KL(y‖p) of soft labels."""
     for j in range(m):
         other = 1.0 - y[j]
         log_1, log_0 = log(y[j]), log1p(-y[j])
         cost_1, cost_0 = figures[COST_1, j], figures[COST_0, j]
-        out[TARGET_ENTROPY, first + j] = times(y[j], -log_1) + times(other, -log_0)
+        out[TARGET_ENTROPY, at + j] = times(y[j], -log_1) + times(other, -log_0)
         if cost_1 > cap or cost_0 > cap:
             kl = times(y[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
@@ -154,27 +179,25 @@ def write_soft(first: int, m: int, cap: float, figures: Any, y: Any, out: Any) -
                 bracket(y[j], figures[CHANCE, j], log_1 + cost_1, False)[0]
                 + bracket(other, figures[REST, j], log_0 + cost_0, False)[0]
             )
-        out[KL, first + j] = kl
+        out[KL, at + j] = kl
 
 
 @loop
-def write_focal(first: int, m: int, cap: float, gamma: float, alpha: float, figures: Any, y: Any, out: Any) -> None:
+def write_focal(m: int, cap: float, gamma: float, alpha: float, figures: Any, y: Any, out: Any, at: int) -> None:
     """Focal loss; alpha < 0 means no class balance."""
     on_1 = alpha if alpha >= 0.0 else 1.0
     on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
     for j in range(m):
         part_1 = times(on_1 * y[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
         part_0 = times(on_0 * (1.0 - y[j]) * power(figures[CHANCE, j], gamma), min(figures[COST_0, j], cap))
-        out[FOCAL, first + j] = part_1 + part_0
+        out[FOCAL, at + j] = part_1 + part_0
 
 
 @kernel
 def binary(
     x: Any,
-    label: Any,
-    code: Any,
-    flags: Any,
-    out: Any,
+    rows: Rows,
+    sums: Sums,
     form: int,
     scale: float,
     soft: bool,
@@ -185,48 +208,68 @@ def binary(
     alpha: float,
     threads: int,
 ) -> None:
-    """Row values of the logits or probabilities x (n,) into out (SLOTS, n); breaks of rules into code (n,).
+    """Folds the rows of logits or probabilities x (n,); breaks of rules go into rows.code.
 
-    label is (n,) int64 or float64, or (0,) without labels; `soft` asks for the target entropy and KL of every row.
+    rows.label is (n,) int64 or float64, or (0,) without labels; `soft` asks for the target entropy and KL of every row.
     """
     n = x.shape[0]
-    labelled = label.shape[0] > 0
+    labelled = rows.label.shape[0] > 0
+    kept = rows.out.shape[1] > 0
+    sharp = not soft and pos_weight == 1.0 and cap == INF
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
-        figures = np.empty((5, BLOCK))
-        y = np.empty(BLOCK)
-        for first in range(start, stop, BLOCK):
-            m = min(BLOCK, stop - first)
+        room = scratch()
+        out = rows.out if kept else np.empty((SLOTS, TILE))
+        figures = np.empty((5, TILE))
+        y = np.empty(TILE)
+        for first in range(start, stop, TILE):
+            m = min(TILE, stop - first)
+            at = first if kept else 0
             if load_figures(form, scale, x, first, m, figures) > 0:
-                mark_rules(form, x, first, m, code)
-            write_plain(first, m, figures, out)
+                mark_rules(form, x, first, m, rows.code)
+            write_plain(m, figures, out, at)
             if labelled:
-                load_labels(label, first, m, code, y)
-                write_hits(first, m, figures, y, out)
-                if smoothing > 0.0:
-                    for j in range(m):
-                        y[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing
-                write_losses(first, m, cap, pos_weight, figures, y, flags, out)
+                load_labels(rows.label, first, m, rows.code, y)
+                write_hits(m, figures, y, out, at)
+                smooth_labels(m, smoothing, y)
+                if sharp:
+                    write_sharp_losses(m, figures, y, out, at)
+                else:
+                    write_losses(first, m, cap, pos_weight, figures, y, rows.flags, out, at)
                 if soft:
-                    write_soft(first, m, cap, figures, y, out)
+                    write_soft(m, cap, figures, y, out, at)
                 if gamma >= 0.0:
-                    write_focal(first, m, cap, gamma, alpha, figures, y, out)
+                    write_focal(m, cap, gamma, alpha, figures, y, out, at)
+            fold_tile(rows, first, m, out, at, sums, t, room)
 
 
-@kernel
-def score(x: Any, code: Any, flags: Any, out: Any, tolerance: float, cap: float, threads: int) -> None:
-    """Cross-entropy −x of the log-probability x (n,) that was given to what happened; above 0 only within tolerance."""
-    n = x.shape[0]
-    for t in prange(threads):
-        for i in range(n * t // threads, n * (t + 1) // threads):
-            if code[i] != USED:
-                continue
-            v = widen(x[i])
+@loop
+def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code: Any, flags: Any, out: Any, at: int) -> None:
+    """Cross-entropy of bare log-probabilities; one above 0 breaks a rule unless it is within tolerance."""
+    for j in range(m):
+        i = first + j
+        v = widen(x[i])
+        out[CROSS_ENTROPY, at + j] = min(-v, cap)
+        if code[i] == USED:
             if v != v:
                 code[i] = NAN
             elif v > tolerance:
                 code[i] = PROBABILITY_ABOVE_ONE
-            else:
-                if -v > cap:
-                    flags[i] |= CLIPPED
-                out[CROSS_ENTROPY, i] = min(-v, cap)
+            elif -v > cap:
+                flags[i] |= CLIPPED
+
+
+@kernel
+def score(x: Any, rows: Rows, sums: Sums, tolerance: float, cap: float, threads: int) -> None:
+    """Folds cross-entropies −x of log-probabilities x (n,) given to what happened; above 0 only within tolerance."""
+    n = x.shape[0]
+    kept = rows.out.shape[1] > 0
+    for t in prange(threads):
+        start, stop = n * t // threads, n * (t + 1) // threads
+        room = scratch()
+        out = rows.out if kept else np.empty((SLOTS, TILE))
+        for first in range(start, stop, TILE):
+            m = min(TILE, stop - first)
+            at = first if kept else 0
+            write_scores(x, first, m, tolerance, cap, rows.code, rows.flags, out, at)
+            fold_tile(rows, first, m, out, at, sums, t, room)

@@ -15,6 +15,7 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -53,10 +54,12 @@ from streamloss.quantities import (
     ENTROPY,
     FOCAL,
     KL,
+    SLOTS,
     TARGET_ENTROPY,
 )
 
 COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS = range(7)  # a labelled row's figures, one column a lane
+Panels = tuple[Any, Any, Any, Any, Any, Any]  # panel, side, figures, the label's stored value, label and rank of every lane
 
 
 @loop
@@ -156,11 +159,12 @@ def write_rows(
     figures: Any,
     flags: Any,
     out: Any,
+    at: int,
 ) -> None:
     """The rows in the first lanes into their slots, also those whose code says that nobody will look."""
     for lane in range(rows):
-        out[ENTROPY, first + lane] = side[ENTROPY_, lane]
-        out[CONFIDENCE, first + lane] = side[TOP, lane]
+        out[ENTROPY, at + lane] = side[ENTROPY_, lane]
+        out[CONFIDENCE, at + lane] = side[TOP, lane]
     if not labelled:
         return
     if cap < INF:
@@ -171,16 +175,16 @@ def write_rows(
         floor = smooth_figures(k, smoothing, normalize, side, figures)
         proper = (form == LOGITS or normalize) and cap == INF  # rows as they are may truly fall below 0
         for lane in range(rows):
-            out[TARGET_ENTROPY, first + lane] = floor
+            out[TARGET_ENTROPY, at + lane] = floor
             kl = figures[COST, lane] - floor
-            out[KL, first + lane] = max(kl, 0.0) if proper else kl
+            out[KL, at + lane] = max(kl, 0.0) if proper else kl
     for lane in range(rows):
-        out[CROSS_ENTROPY, first + lane] = figures[COST, lane]
-        out[BRIER, first + lane] = figures[BRIER_, lane]
-    write_labelled(first, rows, side[TOP], rank, top_k, out)
+        out[CROSS_ENTROPY, at + lane] = figures[COST, lane]
+        out[BRIER, at + lane] = figures[BRIER_, lane]
+    write_labelled(at, rows, side[TOP], rank, top_k, out)
     if gamma >= 0.0:
         for lane in range(rows):
-            out[FOCAL, first + lane] = figures[FOCAL_, lane]
+            out[FOCAL, at + lane] = figures[FOCAL_, lane]
 
 
 @loop
@@ -217,13 +221,112 @@ def smooth_large(
     fold_lanes(figures[COSTS:])
 
 
-@kernel
-def categorical(
+@loop
+def short_rows(
     x: Any,
+    first: int,
+    rows: int,
     label: Any,
     code: Any,
     flags: Any,
+    form: int,
+    scale: float,
+    tolerance: float,
+    normalize: bool,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    top_k: Any,
+    room: Panels,
     out: Any,
+    at: int,
+) -> None:
+    """Up to 32 rows of SMALL classes or fewer, one in every lane."""
+    k = x.shape[1]
+    labelled = label.shape[0] > 0
+    panel, side, figures, own, lanes_label, rank = room
+    load_rows(x, first, rows, code, panel)
+    small_side(form, panel, k, scale, side)
+    if labelled:
+        for lane in range(rows):
+            if code[first + lane] == USED and not 0 <= label[first + lane] < k:
+                code[first + lane] = LABEL
+    if side_suspects(form, tolerance, normalize, side) > 0:
+        for lane in range(rows):
+            i = first + lane
+            if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
+                code[i] = broken_rule(form, x, i)
+    if normalize:
+        for lane in range(rows):
+            flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
+    finish_side(form, normalize, side)
+    if labelled:
+        for lane in range(LANES):
+            y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
+            lanes_label[lane] = y
+            own[lane] = panel[y, lane]
+        label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+        small_ranks(panel, k, own, lanes_label, rank)
+        if smoothing > 0.0:
+            figures[COSTS:] = 0.0
+            add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
+    write_rows(
+        form, first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out, at
+    )  # fmt: skip
+
+
+@loop
+def long_row(
+    x: Any,
+    i: int,
+    label: Any,
+    code: Any,
+    flags: Any,
+    form: int,
+    scale: float,
+    tolerance: float,
+    normalize: bool,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    top_k: Any,
+    room: Panels,
+    out: Any,
+    at: int,
+) -> None:
+    """A row of more than SMALL classes, its classes in the lanes."""
+    k = x.shape[1]
+    labelled = label.shape[0] > 0
+    panel, side, figures, own, _, rank = room
+    if code[i] != USED:
+        return
+    if labelled and (label[i] < 0 or label[i] >= k):
+        code[i] = LABEL
+        return
+    large_side(form, x, i, scale, panel, side)
+    if not side_holds(form, tolerance, normalize, side, 0):
+        code[i] = broken_rule(form, x, i)
+        return
+    if normalize:
+        flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
+    finish_side(form, normalize, side)
+    if labelled:
+        y = label[i]
+        load_own(x, i, y, own)
+        label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+        rank[0] = large_rank(x, i, y)
+        if smoothing > 0.0:
+            smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
+    write_rows(form, i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out, at)
+
+
+@kernel
+def categorical(
+    x: Any,
+    rows: Rows,
+    sums: Sums,
     form: int,
     scale: float,
     tolerance: float,
@@ -235,71 +338,34 @@ def categorical(
     top_k: Any,
     threads: int,
 ) -> None:
-    """Row values of x (n, K) into out (SLOTS, n); breaks of rules into code (n,).
+    """Folds the rows of x (n, K); breaks of rules go into rows.code.
 
-    label is (n,) int64, or (0,) without labels. cap is the most that a class of probability 0 costs (inf: no limit);
+    rows.label is (n,) int64, or (0,) without labels. cap is the most that a class of probability 0 costs (inf: no limit);
     gamma < 0 means no focal loss. Only rows whose code is USED are looked at.
     """
     n, k = x.shape
-    labelled = label.shape[0] > 0
+    kept = rows.out.shape[1] > 0
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
-        panel = np.zeros((SMALL, LANES))
-        side = np.zeros((SIDE, LANES))
-        figures = np.zeros((7, LANES))
-        own = np.zeros(LANES)
-        lanes_label = np.zeros(LANES, dtype=np.int64)
-        rank = np.zeros(LANES)
-        if k <= SMALL:
-            for first in range(start, stop, LANES):
-                rows = min(LANES, stop - first)
-                load_rows(x, first, rows, code, panel)
-                small_side(form, panel, k, scale, side)
-                if labelled:
-                    for lane in range(rows):
-                        if code[first + lane] == USED and not 0 <= label[first + lane] < k:
-                            code[first + lane] = LABEL
-                if side_suspects(form, tolerance, normalize, side) > 0:
-                    for lane in range(rows):
-                        i = first + lane
-                        if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
-                            code[i] = broken_rule(form, x, i)
-                if normalize:
-                    for lane in range(rows):
-                        flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
-                finish_side(form, normalize, side)
-                if labelled:
-                    for lane in range(LANES):
-                        y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
-                        lanes_label[lane] = y
-                        own[lane] = panel[y, lane]
-                    label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
-                    small_ranks(panel, k, own, lanes_label, rank)
-                    if smoothing > 0.0:
-                        figures[COSTS:] = 0.0
-                        add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
-                write_rows(
-                    form, first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out
-                )
-        else:
-            for i in range(start, stop):
-                if code[i] != USED:
-                    continue
-                if labelled and (label[i] < 0 or label[i] >= k):
-                    code[i] = LABEL
-                    continue
-                large_side(form, x, i, scale, panel, side)
-                if not side_holds(form, tolerance, normalize, side, 0):
-                    code[i] = broken_rule(form, x, i)
-                    continue
-                if normalize:
-                    flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
-                finish_side(form, normalize, side)
-                if labelled:
-                    y = label[i]
-                    load_own(x, i, y, own)
-                    label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
-                    rank[0] = large_rank(x, i, y)
-                    if smoothing > 0.0:
-                        smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
-                write_rows(form, i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out)
+        room = scratch()
+        out = rows.out if kept else np.empty((SLOTS, TILE))
+        panels = (
+            np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((7, LANES)), np.zeros(LANES),
+            np.zeros(LANES, dtype=np.int64), np.zeros(LANES),
+        )  # fmt: skip
+        for first in range(start, stop, TILE):
+            m = min(TILE, stop - first)
+            at = first if kept else 0
+            if k <= SMALL:
+                for i in range(0, m, LANES):
+                    short_rows(
+                        x, first + i, min(LANES, m - i), rows.label, rows.code, rows.flags, form, scale, tolerance,
+                        normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
+                    )  # fmt: skip
+            else:
+                for i in range(m):
+                    long_row(
+                        x, first + i, rows.label, rows.code, rows.flags, form, scale, tolerance,
+                        normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
+                    )  # fmt: skip
+            fold_tile(rows, first, m, out, at, sums, t, room)

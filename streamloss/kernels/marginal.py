@@ -11,7 +11,7 @@ from streamloss.errors import USED
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import exp_nonpositive
 from streamloss.jit import kernel, loop
-from streamloss.kernels.fold import add_fixed
+from streamloss.kernels.bins import add_fixed
 from streamloss.kernels.panel import (
     LANES,
     LOGITS,

@@ -17,6 +17,7 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import fma, widen
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tail, log, log1p
 from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -55,6 +56,7 @@ from streamloss.quantities import (
     KL,
     REVERSE_KL,
     SAME_TOP,
+    SLOTS,
     TARGET_ENTROPY,
 )
 
@@ -64,6 +66,7 @@ NEAR = 0.34  # below ln 2 / 2, where exp's own reduction leaves e^−d unscaled
 Q_ENTROPY, CROSS, FORWARD, BACKWARD, JENSEN, SQUARE, FOCAL_, GAP, BACK_GAP, CUT = range(10)
 P_BEST, P_INDEX, Q_BEST, Q_INDEX = range(10, 14)
 SUMS = 14
+Panels = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]  # panels, sides, sums, terms, label's value, label and rank
 CHUNK = 16  # steps looked at together: their logarithms and probabilities stay in the first-level cache
 
 
@@ -240,17 +243,8 @@ def best_of_lanes(sums: Any, best: int, index: int) -> None:
 
 
 @scalar
-def write_pair(
-    i: int,
-    lane: int,
-    exact: bool,
-    gamma: float,
-    side_p: Any,
-    sums: Any,
-    flags: Any,
-    out: Any,
-) -> None:
-    """One row's values into their slots; `exact` when both sides sum to 1 by construction."""
+def write_pair(i: int, lane: int, exact: bool, gamma: float, side_p: Any, sums: Any, out: Any) -> None:
+    """One row's values into column i of their slots; `exact` when both sides sum to 1 by construction."""
     kl, back = sums[FORWARD, lane], sums[BACKWARD, lane]
     out[ENTROPY, i] = side_p[ENTROPY_, lane]
     out[CONFIDENCE, i] = side_p[TOP, lane]
@@ -263,19 +257,115 @@ def write_pair(
     out[SAME_TOP, i] = 1.0 if sums[P_INDEX, lane] == sums[Q_INDEX, lane] else 0.0
     if gamma >= 0.0:
         out[FOCAL, i] = sums[FOCAL_, lane]
-    if sums[CUT, lane] > 0.0:
-        flags[i] |= CLIPPED
+
+
+@loop
+def pair_rows(
+    xq: Any,
+    xp: Any,
+    first: int,
+    count: int,
+    rows: Rows,
+    form_q: int,
+    form_p: int,
+    scale_q: float,
+    scale_p: float,
+    tolerance_q: float,
+    tolerance_p: float,
+    normalize: bool,
+    smoothing: float,
+    cap: float,
+    gamma: float,
+    alpha: float,
+    top_k: Any,
+    room: Panels,
+    out: Any,
+    at: int,
+) -> None:
+    """Up to 32 short rows, one in every lane, or one long row with its classes in the lanes."""
+    k = xp.shape[1]
+    label, code, flags = rows.label, rows.code, rows.flags
+    labelled = label.shape[0] > 0
+    exact = (form_q == LOGITS or normalize) and (form_p == LOGITS or normalize) and cap == INF
+    panel_q, panel_p, side_q, side_p, sums, terms, own, lanes_label, rank = room
+    if k <= SMALL:
+        load_rows(xq, first, count, code, panel_q)
+        load_rows(xp, first, count, code, panel_p)
+        small_side(form_q, panel_q, k, scale_q, side_q)
+        small_side(form_p, panel_p, k, scale_p, side_p)
+    elif code[first] == USED:
+        large_side(form_q, xq, first, scale_q, panel_q, side_q)
+        large_side(form_p, xp, first, scale_p, panel_p, side_p)
+    for lane in range(count):
+        i = first + lane
+        if code[i] != USED:
+            continue
+        if labelled and (label[i] < 0 or label[i] >= k):
+            code[i] = LABEL
+        elif not side_holds(form_q, tolerance_q, normalize, side_q, lane):
+            code[i] = broken_rule(form_q, xq, i)
+            rows.at_target[i] = 1
+        elif not side_holds(form_p, tolerance_p, normalize, side_p, lane):
+            code[i] = broken_rule(form_p, xp, i)
+        if normalize:
+            flags[i] |= renormalized(form_q, tolerance_q, side_q[TOTAL, lane])
+            flags[i] |= renormalized(form_p, tolerance_p, side_p[TOTAL, lane])
+    if k > SMALL and code[first] != USED:
+        return
+    finish_side(form_q, normalize, side_q)
+    finish_side(form_p, normalize, side_p)
+    if not normalize:
+        side_q[TOTAL] = 1.0
+        side_p[TOTAL] = 1.0
+    clear_sums(sums)
+    if k <= SMALL:
+        add_pairs(
+            panel_q, panel_p, k, LANES, 0, 1, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
+            side_q, side_p, sums, terms,
+        )  # fmt: skip
+    else:
+        full = k // LANES
+        for side in (side_q, side_p):
+            for lane in range(1, LANES):
+                side[SHIFT, lane] = side[SHIFT, 0]
+                side[TOTAL, lane] = side[TOTAL, 0]
+        add_pairs(
+            xq[first, : full * LANES].reshape((full, LANES)), xp[first, : full * LANES].reshape((full, LANES)),
+            full, LANES, 0, LANES, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
+            side_q, side_p, sums, terms,
+        )  # fmt: skip
+        rest = load_rest(xq, first, 0.0, panel_q)
+        load_rest(xp, first, 0.0, panel_p)
+        add_pairs(
+            panel_q, panel_p, rest, k - full * LANES, full * LANES, LANES, form_q, form_p, scale_q, scale_p,
+            smoothing, k, cap, gamma, alpha, side_q, side_p, sums, terms,
+        )  # fmt: skip
+        fold_lanes(sums[:P_BEST])
+        best_of_lanes(sums, P_BEST, P_INDEX)
+        best_of_lanes(sums, Q_BEST, Q_INDEX)
+    if labelled:
+        if k <= SMALL:
+            for lane in range(LANES):
+                y = label[first + lane] if lane < count and code[first + lane] == USED else 0
+                lanes_label[lane] = y
+                own[lane] = panel_p[y, lane]
+            small_ranks(panel_p, k, own, lanes_label, rank)
+        else:
+            rank[0] = large_rank(xp, first, label[first])
+    for lane in range(count):
+        write_pair(at + lane, lane, exact, gamma, side_p, sums, out)
+        if sums[CUT, lane] > 0.0:
+            flags[first + lane] |= CLIPPED
+    if labelled:
+        write_labelled(at, count, side_p[TOP], rank, top_k, out)
 
 
 @kernel
 def pair(
     xq: Any,
     xp: Any,
-    label: Any,
-    code: Any,
-    at_target: Any,
-    flags: Any,
-    out: Any,
+    rows: Rows,
+    sums: Sums,
     form_q: int,
     form_p: int,
     scale_q: float,
@@ -290,94 +380,28 @@ def pair(
     top_k: Any,
     threads: int,
 ) -> None:
-    """Row values of targets xq and predictions xp, both (n, K), into out (SLOTS, n); breaks of rules into code (n,).
+    """Folds the rows of targets xq and predictions xp, both (n, K); breaks of rules go into rows.code.
 
-    at_target (n,) tells whether a broken rule is the target's. The other arguments are those of `categorical`.
+    rows.at_target (n,) tells whether a broken rule is the target's. The other arguments are those of `categorical`.
     """
     n, k = xp.shape
-    labelled = label.shape[0] > 0
-    sums_to_one_q = form_q == LOGITS or normalize
-    sums_to_one_p = form_p == LOGITS or normalize
-    exact = sums_to_one_q and sums_to_one_p and cap == INF
+    kept = rows.out.shape[1] > 0
+    step = LANES if k <= SMALL else 1
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
-        panel_q = np.zeros((SMALL, LANES))
-        panel_p = np.zeros((SMALL, LANES))
-        side_q = np.zeros((SIDE, LANES))
-        side_p = np.zeros((SIDE, LANES))
-        sums = np.zeros((SUMS, LANES))
-        room = np.zeros((4, CHUNK, LANES))
-        own = np.zeros(LANES)
-        lanes_label = np.zeros(LANES, dtype=np.int64)
-        rank = np.zeros(LANES)
-        step_rows = LANES if k <= SMALL else 1
-        for first in range(start, stop, step_rows):
-            rows = min(step_rows, stop - first)
-            if k <= SMALL:
-                load_rows(xq, first, rows, code, panel_q)
-                load_rows(xp, first, rows, code, panel_p)
-                small_side(form_q, panel_q, k, scale_q, side_q)
-                small_side(form_p, panel_p, k, scale_p, side_p)
-            elif code[first] == USED:
-                large_side(form_q, xq, first, scale_q, panel_q, side_q)
-                large_side(form_p, xp, first, scale_p, panel_p, side_p)
-            for lane in range(rows):
-                i = first + lane
-                if code[i] != USED:
-                    continue
-                if labelled and (label[i] < 0 or label[i] >= k):
-                    code[i] = LABEL
-                elif not side_holds(form_q, tolerance_q, normalize, side_q, lane):
-                    code[i] = broken_rule(form_q, xq, i)
-                    at_target[i] = 1
-                elif not side_holds(form_p, tolerance_p, normalize, side_p, lane):
-                    code[i] = broken_rule(form_p, xp, i)
-                if normalize:
-                    flags[i] |= renormalized(form_q, tolerance_q, side_q[TOTAL, lane])
-                    flags[i] |= renormalized(form_p, tolerance_p, side_p[TOTAL, lane])
-            if k > SMALL and code[first] != USED:
-                continue
-            finish_side(form_q, normalize, side_q)
-            finish_side(form_p, normalize, side_p)
-            if not normalize:
-                side_q[TOTAL] = 1.0
-                side_p[TOTAL] = 1.0
-            clear_sums(sums)
-            if k <= SMALL:
-                add_pairs(
-                    panel_q, panel_p, k, LANES, 0, 1, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
-                    side_q, side_p, sums, room,
+        room = scratch()
+        out = rows.out if kept else np.empty((SLOTS, TILE))
+        panels = (
+            np.zeros((SMALL, LANES)), np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((SIDE, LANES)),
+            np.zeros((SUMS, LANES)), np.zeros((4, CHUNK, LANES)), np.zeros(LANES), np.zeros(LANES, dtype=np.int64),
+            np.zeros(LANES),
+        )  # fmt: skip
+        for first in range(start, stop, TILE):
+            m = min(TILE, stop - first)
+            at = first if kept else 0
+            for i in range(0, m, step):
+                pair_rows(
+                    xq, xp, first + i, min(step, m - i), rows, form_q, form_p, scale_q, scale_p, tolerance_q, tolerance_p,
+                    normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
                 )  # fmt: skip
-            else:
-                full = k // LANES
-                for side in (side_q, side_p):
-                    for lane in range(1, LANES):
-                        side[SHIFT, lane] = side[SHIFT, 0]
-                        side[TOTAL, lane] = side[TOTAL, 0]
-                add_pairs(
-                    xq[first, : full * LANES].reshape((full, LANES)), xp[first, : full * LANES].reshape((full, LANES)),
-                    full, LANES, 0, LANES, form_q, form_p, scale_q, scale_p, smoothing, k, cap, gamma, alpha,
-                    side_q, side_p, sums, room,
-                )  # fmt: skip
-                rest = load_rest(xq, first, 0.0, panel_q)
-                load_rest(xp, first, 0.0, panel_p)
-                add_pairs(
-                    panel_q, panel_p, rest, k - full * LANES, full * LANES, LANES, form_q, form_p, scale_q, scale_p,
-                    smoothing, k, cap, gamma, alpha, side_q, side_p, sums, room,
-                )  # fmt: skip
-                fold_lanes(sums[:P_BEST])
-                best_of_lanes(sums, P_BEST, P_INDEX)
-                best_of_lanes(sums, Q_BEST, Q_INDEX)
-            if labelled:
-                if k <= SMALL:
-                    for lane in range(LANES):
-                        y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
-                        lanes_label[lane] = y
-                        own[lane] = panel_p[y, lane]
-                    small_ranks(panel_p, k, own, lanes_label, rank)
-                else:
-                    rank[0] = large_rank(xp, first, label[first])
-            for lane in range(rows):
-                write_pair(first + lane, lane, exact, gamma, side_p, sums, flags, out)
-            if labelled:
-                write_labelled(first, rows, side_p[TOP], rank, top_k, out)
+            fold_tile(rows, first, m, out, at, sums, t, room)

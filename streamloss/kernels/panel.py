@@ -302,10 +302,10 @@ def large_rank(x: Any, row: int, label: int) -> Any:
 
 
 @loop
-def write_labelled(first: int, rows: int, top: Any, rank: Any, top_k: Any, out: Any) -> None:
+def write_labelled(at: int, rows: int, top: Any, rank: Any, top_k: Any, out: Any) -> None:
     """What a hard label gives besides its loss: accuracy, top-k and the two sides of calibration, of the first lanes."""
     for lane in range(rows):
-        i = first + lane
+        i = at + lane
         right = 1.0 if rank[lane] == 0.0 else 0.0
         out[ACCURACY, i] = right
         out[OVERCONFIDENCE, i] = top[lane] - right
@@ -313,4 +313,4 @@ def write_labelled(first: int, rows: int, top: Any, rank: Any, top_k: Any, out: 
         out[OUTCOME, i] = right
     for t in range(top_k.shape[0]):
         for lane in range(rows):
-            out[TOP_K + t, first + lane] = 1.0 if rank[lane] < top_k[t] else 0.0
+            out[TOP_K + t, at + lane] = 1.0 if rank[lane] < top_k[t] else 0.0

@@ -1,4 +1,4 @@
-"""One batch of arrays into row values: picks the kernel of the task and hands it the options as numbers."""
+"""A batch of arrays through the kernel of its task, the options handed over as numbers; folded, or kept row by row."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from numpy.typing import NDArray
 
 from streamloss.kernels.binary import binary, score
 from streamloss.kernels.categorical import categorical
+from streamloss.kernels.fold import Rows, Sums
 from streamloss.kernels.pair import pair
 from streamloss.kernels.panel import FORMS
 from streamloss.options import SUM_TOLERANCE, Options, Task
-from streamloss.quantities import BYTES, SLOTS, top_ks
+from streamloss.quantities import SLOTS, Plan, top_ks
+from streamloss.state import LEDGER
 
-_NO_LABEL = np.zeros(0, dtype=np.int64)
-_NO_LABEL.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
+
+def _nothing(dtype: type[np.generic]) -> NDArray[Any]:
+    """No rows' values, read-only as the reader's arrays are: one compiled kernel for both."""
+    empty = np.zeros(0, dtype=dtype)
+    empty.flags.writeable = False
+    return empty
+
+
+_NO_LABEL, _NO_NUMBER = _nothing(np.int64), _nothing(np.float64)
+_FOLDED = np.empty((SLOTS, 0))
 
 
 def tolerance(options: Options, dtype: str) -> float:
@@ -24,7 +34,32 @@ def tolerance(options: Options, dtype: str) -> float:
     return SUM_TOLERANCE[dtype] if options.sum_tolerance is None else options.sum_tolerance
 
 
-def row_values(
+def sums_of(task: Task, plan: Plan, arrays: dict[str, NDArray[np.int64]], tally: NDArray[np.int64]) -> Sums:
+    """The accumulators as the kernels take them; arrays are those of `state.layout` with a leading axis of threads."""
+    spread = {key: i for i, key in enumerate(plan.spread)}
+    by_class = {key: i for i, key in enumerate(plan.per_class)}
+    keys = [q.key for q in plan.moments]
+    return Sums(
+        hard=task.label == "hard",
+        slots=np.array([q.slot for q in plan.moments], dtype=np.int64),
+        indicator=np.array([q.indicator for q in plan.moments], dtype=np.bool_),
+        spread=np.array([spread.get(key, -1) for key in keys], dtype=np.int64),
+        by_class=np.array([by_class.get(key, -1) for key in keys], dtype=np.int64),
+        tally=tally,
+        **{name: arrays[name] for name in Sums._fields if name in arrays},
+    )
+
+
+def _no_sums(threads: int) -> Sums:
+    """Accumulators of nothing, for rows that are only kept."""
+    none = np.zeros(0, dtype=np.int64)
+    sizes = {"ledger": (LEDGER,), "infinite": (0,), "weight": (0, 0), "extremes": (0, 0), "cross": (0, 0), "moments": (0, 0, 0)}
+    sizes |= {"infinite_weight": (0, 0, 0), "histogram": (0, 0, 0)} | dict.fromkeys(("reliability", "tally", "classes"), (0, 0))
+    arrays = {name: np.zeros((threads, *size), dtype=np.int64) for name, size in sizes.items()}
+    return Sums(hard=False, slots=none, indicator=none.astype(np.bool_), spread=none, by_class=none, **arrays)
+
+
+def add_rows(
     task: Task,
     options: Options,
     prediction: NDArray[Any],
@@ -34,31 +69,41 @@ def row_values(
     target: NDArray[Any] | None = None,
     target_dtype: str = "float64",
     label: NDArray[Any] | None = None,
+    weight: NDArray[np.float64] | None = None,
     bytes_: NDArray[np.float64] | None = None,
     flags: NDArray[np.uint8],
     at_target: NDArray[np.uint8],
-    out: NDArray[np.float64],
+    out: NDArray[np.float64] | None = None,
+    sums: Sums | None = None,
     threads: int,
 ) -> None:
-    """Fills out (SLOTS, n) for rows whose code is USED; gives a rule's number to the code of rows that break one.
+    """Adds rows whose code is USED to the sums, and keeps their values in out (SLOTS, n), in nats, as far as both are given.
 
-    prediction is (n, K) or (n,), of a dtype that `ieee.bits.widen` knows; out is in nats. `at_target` is 1 where the broken
-    rule is the target's.
+    prediction is (n, K) or (n,), of a dtype that `ieee.bits.widen` knows. Rows that break a rule get its number in code;
+    `at_target` is 1 where the rule is the target's.
     """
     scale = 1.0 / options.temperature
     cap = -math.log(options.zero) if options.zero > 0 else math.inf
     gamma = -1.0 if options.focal_gamma is None else options.focal_gamma
-    labels = _NO_LABEL if label is None else label
+    rows = Rows(
+        code=code,
+        flags=flags,
+        at_target=at_target,
+        label=_NO_LABEL if label is None else label,
+        weight=_NO_NUMBER if weight is None else weight,
+        bytes=_NO_NUMBER if bytes_ is None else bytes_,
+        out=_FOLDED if out is None else out,
+    )
+    into = _no_sums(threads) if sums is None else sums
     form = FORMS[task.form]
     if task.family == "score":
-        score(prediction, code, flags, out, tolerance(options, dtype), cap, threads)
+        score(prediction, rows, into, tolerance(options, dtype), cap, threads)
     elif task.family == "binary":
         alpha = -1.0 if options.focal_alpha is None else options.focal_alpha
         soft = "soft" in task.facts(options)
         binary(
-            prediction, labels, code, flags, out, form, scale, soft, options.label_smoothing, cap, options.pos_weight,
-            gamma, alpha, threads,
-        )  # fmt: skip
+            prediction, rows, into, form, scale, soft, options.label_smoothing, cap, options.pos_weight, gamma, alpha, threads
+        )
     else:
         alpha = 1.0 if options.focal_alpha is None else options.focal_alpha
         ks = np.array(top_ks(task, options), dtype=np.int64)
@@ -66,17 +111,15 @@ def row_values(
         if task.family == "pair":
             assert target is not None and task.target_form is not None
             pair(
-                target, prediction, labels, code, at_target, flags, out, FORMS[task.target_form], form,
-                1.0 / options.target_temperature, scale, tolerance(options, target_dtype), allowed, options.normalize,
-                options.label_smoothing, cap, gamma, alpha, ks, threads,
+                target, prediction, rows, into, FORMS[task.target_form], form, 1.0 / options.target_temperature, scale,
+                tolerance(options, target_dtype), allowed, options.normalize, options.label_smoothing, cap, gamma, alpha,
+                ks, threads,
             )  # fmt: skip
         else:
             categorical(
-                prediction, labels, code, flags, out, form, scale, allowed, options.normalize,
-                options.label_smoothing, cap, gamma, alpha, ks, threads,
+                prediction, rows, into, form, scale, allowed, options.normalize, options.label_smoothing, cap, gamma,
+                alpha, ks, threads,
             )  # fmt: skip
-    if bytes_ is not None:
-        out[BYTES, : len(code)] = bytes_
 
 
 def row_buffer(rows: int) -> NDArray[np.float64]:

@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.errors import IGNORED, RULES, USED, DataError
-from streamloss.kernels.fold import ROWS_BETWEEN_CARRIES, fold
+from streamloss.kernels.bins import drain
+from streamloss.kernels.fold import ROWS_BETWEEN_CARRIES
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
-from streamloss.kernels.rows import row_buffer, row_values, tolerance
+from streamloss.kernels.rows import add_rows, sums_of, tolerance
 from streamloss.options import Options, Task
-from streamloss.quantities import QUANTITIES, plan
+from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
 from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, normalize
 
-_EMPTY = np.zeros(0)
-_EMPTY.flags.writeable = False
-_NO_LABEL = np.zeros(0, dtype=np.int64)
-_NO_LABEL.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
+_NO_WEIGHT = np.zeros(0)
+_NO_WEIGHT.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
 
 
 class Accumulator:
@@ -32,58 +31,68 @@ class Accumulator:
         self.plan = plan(task, options)
         self.shapes = layout(task, options)
         self.arrays = empty_arrays(self.shapes, lead=(threads,))
-        self.rows_since_carry = 0
-        self._room = 0
-        spread = {key: i for i, key in enumerate(self.plan.spread)}
-        self._slots = np.array([q.slot for q in self.plan.moments], dtype=np.int64)
-        self._indicator = np.array([q.indicator for q in self.plan.moments], dtype=np.bool_)
-        self._spread = np.array([spread.get(q.key, -1) for q in self.plan.moments], dtype=np.int64)
-        self._per_class = np.array([QUANTITIES[key].slot for key in self.plan.per_class], dtype=np.int64)
-
-    def _buffers(self, rows: int) -> None:
-        if rows > self._room:
-            self._room = rows
-            self._out = row_buffer(rows)
-            self._flags = np.empty(rows, dtype=np.uint8)
-            self._at_target = np.empty(rows, dtype=np.uint8)
+        sharp = self.plan.reliability and task.label == "hard" and not task.weighted
+        bins = self.arrays["reliability"].shape[1] if sharp else 0
+        self._tally = np.zeros((threads, 2 * bins, 2), dtype=np.int64)
+        self._sums = sums_of(task, self.plan, self.arrays, self._tally)
+        self._rows_since_carry = 0
+        self._marks = np.empty((2, 0), dtype=np.uint8)
 
     def add(self, batch: Batch) -> None:
-        """Adds a batch. Raises `DataError` at its first bad row unless invalid rows are to be skipped."""
-        n = len(batch)
-        self._buffers(n)
-        out, flags, at_target = self._out, self._flags[:n], self._at_target[:n]
-        flags[:] = 0
-        at_target[:] = 0
-        code = batch.code
-        dtype = NAMES[batch.prediction.dtype]
-        target_dtype = "float64" if batch.target is None else NAMES[batch.target.dtype]
-        row_values(
-            self.task, self.options, batch.prediction, code, dtype=dtype, target=batch.target,
-            target_dtype=target_dtype, label=batch.label, bytes_=batch.bytes, flags=flags, at_target=at_target,
-            out=out, threads=self.threads,
-        )  # fmt: skip
+        """Adds a batch; nothing of it when it raises `DataError` at a bad row, unless invalid rows are to be skipped."""
+        if len(batch) > ROWS_BETWEEN_CARRIES:
+            for start in range(0, len(batch), ROWS_BETWEEN_CARRIES):
+                self.add(batch.rows(start, start + ROWS_BETWEEN_CARRIES))
+            return
+        if self._rows_since_carry + len(batch) > ROWS_BETWEEN_CARRIES:
+            self._carry()
+        self._rows_since_carry += len(batch)
+        extremes = self.arrays["extremes"].copy()
+        at_target = self._fold(batch)
         if self.options.on_invalid == "error":
-            bad = code > IGNORED
+            bad = batch.code > IGNORED
             if bad.any():
                 row = int(bad.argmax())
+                self._take_back(batch, extremes)
                 raise refusal(batch, row, bool(at_target[row]), self.options)
-        a = self.arrays
-        weight = _EMPTY if batch.weight is None else batch.weight
-        label = _NO_LABEL if batch.label is None or self.task.label == "soft" else batch.label
-        fold(
-            out, code, flags, weight, label, self._slots, self._indicator, self._spread, self._per_class, a["ledger"],
-            a["weight"],
-            a["moments"], a["infinite"], a["infinite_weight"], a["extremes"], a["cross"], a["histogram"],
-            a["reliability"], a["classes"], self.threads,
-        )  # fmt: skip
         if self.plan.mean_probabilities:
-            self._add_probabilities(batch, weight)
-        self.rows_since_carry += n
-        if self.rows_since_carry > ROWS_BETWEEN_CARRIES:
-            normalize(self.arrays, self.shapes)
-            self.rows_since_carry = 0
+            self._add_probabilities(batch)
 
-    def _add_probabilities(self, batch: Batch, weight: NDArray[np.float64]) -> None:
+    def _fold(self, batch: Batch) -> NDArray[np.uint8]:
+        """Adds the rows whose code is USED; returns whose rule a bad row breaks, the prediction's (0) or the target's (1)."""
+        n = len(batch)
+        if self._marks.shape[1] < n:
+            self._marks = np.empty((2, n), dtype=np.uint8)
+        flags, at_target = self._marks[0, :n], self._marks[1, :n]
+        flags[:] = 0
+        at_target[:] = 0
+        add_rows(
+            self.task, self.options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
+            target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
+            weight=batch.weight, bytes_=batch.bytes, flags=flags, at_target=at_target, sums=self._sums, threads=self.threads,
+        )  # fmt: skip
+        return at_target
+
+    def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
+        """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
+        again = Accumulator(self.task, self.options, self.threads)
+        again._fold(batch)
+        again._carry()
+        self._carry()
+        for name, array in self.arrays.items():
+            if name == "extremes":
+                array[...] = extremes
+            else:
+                array -= again.arrays[name]
+
+    def _carry(self) -> None:
+        """Makes all digits canonical."""
+        drain(self._tally, self.arrays["reliability"])
+        normalize(self.arrays, self.shapes)
+        self._rows_since_carry = 0
+
+    def _add_probabilities(self, batch: Batch) -> None:
+        weight = _NO_WEIGHT if batch.weight is None else batch.weight
         x, form, scale = batch.prediction, self.task.form, 1.0 / self.options.temperature
         if self.task.family == "binary":
             one = widened(x)
@@ -93,8 +102,9 @@ class Accumulator:
 
     def absorb(self, other: Accumulator) -> None:
         """Takes over what another accumulator of the same task and threads has added."""
+        self._carry()
+        other._carry()
         absorb(self.arrays, other.arrays, self.shapes)
-        self.rows_since_carry += other.rows_since_carry
 
     def cross_entropy(self) -> float | None:
         """The mean over the finite rows so far, in nats; None where there is none."""
@@ -108,8 +118,7 @@ class Accumulator:
 
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
-        normalize(self.arrays, self.shapes)
-        self.rows_since_carry = 0
+        self._carry()
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
