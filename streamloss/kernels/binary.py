@@ -111,14 +111,38 @@ def smooth_labels(m: int, smoothing: float, y: Any) -> None:
             y[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing
 
 
+@scalar
+def certainty(p: float, rest: float, cost_1: float, cost_0: float) -> Any:
+    """H(p) and the probability of the likelier class."""
+    return times(p, cost_1) + times(rest, cost_0), max(p, rest)
+
+
 @loop
 def write_plain(m: int, figures: Any, out: Any, at: int) -> None:
-    """What needs no label."""
+    """What there is without a label."""
     entropy, confidence = out[ENTROPY, at : at + m], out[CONFIDENCE, at : at + m]
     for j in range(m):
-        p, rest = figures[CHANCE, j], figures[REST, j]
-        entropy[j] = times(p, figures[COST_1, j]) + times(rest, figures[COST_0, j])
-        confidence[j] = max(p, rest)
+        h, top = certainty(figures[CHANCE, j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
+        entropy[j] = h
+        confidence[j] = top
+
+
+@loop
+def write_hits(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
+    """The same with a label, and accuracy and the two sides of calibration, against the label itself."""
+    end = at + m
+    entropy, confidence, right = out[ENTROPY, at:end], out[CONFIDENCE, at:end], out[ACCURACY, at:end]
+    over, score, outcome = out[OVERCONFIDENCE, at:end], out[SCORE, at:end], out[OUTCOME, at:end]
+    for j in range(m):
+        p = figures[CHANCE, j]
+        h, top = certainty(p, figures[REST, j], figures[COST_1, j], figures[COST_0, j])
+        hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
+        entropy[j] = h
+        confidence[j] = top
+        right[j] = hit
+        over[j] = top - hit
+        score[j] = p
+        outcome[j] = y[j]
 
 
 @loop
@@ -148,20 +172,6 @@ def write_sharp_losses(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
         off = figures[REST, j] if positive else figures[CHANCE, j]
         loss[j] = figures[COST_1, j] if positive else figures[COST_0, j]
         brier[j] = off * off
-
-
-@loop
-def write_hits(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
-    """Accuracy and the two sides of calibration, against the label itself."""
-    right, over, top = out[ACCURACY, at : at + m], out[OVERCONFIDENCE, at : at + m], out[CONFIDENCE, at : at + m]
-    score, outcome = out[SCORE, at : at + m], out[OUTCOME, at : at + m]
-    for j in range(m):
-        hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
-        right[j] = hit
-        over[j] = top[j] - hit
-    for j in range(m):
-        score[j] = figures[CHANCE, j]
-        outcome[j] = y[j]
 
 
 @loop
@@ -227,8 +237,9 @@ def binary(
             at = first if kept else 0
             if load_figures(form, scale, x, first, m, figures) > 0:
                 mark_rules(form, x, first, m, rows.code)
-            write_plain(m, figures, out, at)
-            if labelled:
+            if not labelled:
+                write_plain(m, figures, out, at)
+            else:
                 load_labels(rows.label, first, m, rows.code, y)
                 write_hits(m, figures, y, out, at)
                 smooth_labels(m, smoothing, y)

@@ -202,6 +202,24 @@ def add_by_class(v: Any, own: Any, m: int, small: bool, counts_infinite: bool, c
 
 
 @loop
+def add_hits_by_class(v: Any, own: Any, m: int, classes: Any, at: int) -> None:
+    """`add_by_class` of values that are 0 or 1."""
+    one = np.int64(1048576)  # in the high digit
+    if classes.shape[0] == 2:
+        total: Any
+        total = hits = np.int64(0)
+        for j in range(m):
+            hit = np.int64(v[j])
+            total += hit
+            hits += hit & own[j]
+        classes[0, at + 1] += (total - hits) * one
+        classes[1, at + 1] += hits * one
+        return
+    for j in range(m):
+        classes[own[j], at + 1] += np.int64(v[j]) * one
+
+
+@loop
 def add_weighted_by_class(v: Any, own: Any, w: Any, m: int, counts_infinite: bool, classes: Any, at: int) -> None:
     """`add_by_class` of weighted rows."""
     for j in range(m):

@@ -14,6 +14,7 @@ from streamloss.kernels.bins import (
     FIXED_TO,
     add_by_class,
     add_fixed,
+    add_hits_by_class,
     add_reliability,
     add_tally,
     add_weighted_by_class,
@@ -141,9 +142,7 @@ def compact(out: Any, at: int, index: Any, m: int, used: Any) -> None:
 
 @loop
 def load_numbers(from_: Any, first: int, index: Any, m: int, together: bool, to: Any) -> None:
-    """to[:m] = from_[first + index[:m]]; nothing where there are no numbers."""
-    if from_.shape[0] == 0:
-        return
+    """to[:m] = from_[first + index[:m]]."""
     if together:
         start = first + index[0]
         stored = from_[start : start + m]
@@ -158,25 +157,27 @@ def load_numbers(from_: Any, first: int, index: Any, m: int, together: bool, to:
 def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: Any, parts: Any) -> None:
     """Adds the values of quantity q of rows without weights."""
     moments, spread, at = sums.moments[t, q], sums.spread[q], sums.by_class[q]
-    narrow = True
+    digits = CLASS_SUMS + FIXED_DIGITS * at
     if sums.indicator[q]:
         add_indicators(v, m, moments, sums.extremes[t, q])
+        if at >= 0:
+            add_hits_by_class(v, own, m, sums.classes[t], digits)
+        return
+    low, high, smallest, largest = value_range(v, m)
+    add_range(low, high, sums.extremes[t, q])
+    narrow = (smallest >= np.int64(NARROW_LOW)) & (largest < np.int64(NARROW_HIGH))
+    if narrow:
+        add_narrow(v, m, moments)
     else:
-        low, high, smallest, largest = value_range(v, m)
-        add_range(low, high, sums.extremes[t, q])
-        narrow = (smallest >= np.int64(NARROW_LOW)) & (largest < np.int64(NARROW_HIGH))
-        if narrow:
-            add_narrow(v, m, moments)
+        sums.infinite[t, q] += add_moments(v, m, moments)
+    if spread >= 0:
+        if low >= np.int64(INSIDE_LOW) and largest < np.int64(INSIDE_HIGH):
+            find_inside_buckets(v, m, buckets)
         else:
-            sums.infinite[t, q] += add_moments(v, m, moments)
-        if spread >= 0:
-            if smallest >= np.int64(INSIDE_LOW) and largest < np.int64(INSIDE_HIGH) and low >= 0:
-                find_inside_buckets(v, m, buckets)
-            else:
-                find_buckets(v, m, buckets)
-            count_buckets(buckets, m, sums.histogram[t, spread])
+            find_buckets(v, m, buckets)
+        count_buckets(buckets, m, sums.histogram[t, spread])
     if at >= 0:
-        add_by_class(v, own, m, narrow, at == 0, sums.classes[t], CLASS_SUMS + FIXED_DIGITS * at, parts)
+        add_by_class(v, own, m, narrow, at == 0, sums.classes[t], digits, parts)
 
 
 @loop
@@ -207,48 +208,41 @@ def fold_bytes(v: Any, u: Any, w: Any, weighted: bool, m: int, cross: Any) -> No
 
 
 @loop
-def add_used(m: int, out: Any, at: int, sums: Sums, t: int, room: Scratch) -> None:
-    """Adds m rows whose values stand in out from column `at` on; their weights and classes are in the room."""
-    weighted = sums.weight.shape[1] > 0
-    w, own, classes = room.weight, room.own, sums.classes[t]
+def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: int, room: Scratch) -> None:
+    """Adds the USED ones of rows first … first + n, whose values stand in out (SLOTS, …) from column `at`, for thread t."""
+    for j in range(min(n, rows.bytes.shape[0])):
+        out[BYTES, at + j] = rows.bytes[first + j]
+    index, w, own, classes = room.index, room.weight, room.own, sums.classes[t]
+    m = choose(rows.code[first : first + n], rows.flags[first : first + n], n, index, sums.ledger[t])
+    if m == 0:
+        return
+    together = index[m - 1] - index[0] == m - 1
+    used, start = out, at + index[0]
+    if not together:
+        compact(out, at, index, m, room.used)
+        used, start = room.used, np.int64(0)
+    stop = start + m
+    weighted = rows.weight.shape[0] > 0
     if weighted:
+        load_numbers(rows.weight, first, index, m, together, w)
         for j in range(m):
             add_weight(sums.weight[t], w[j])
             sums.ledger[t, LEDGER_BEYOND] += np.int64(not FIXED_FROM <= w[j] <= FIXED_TO)
-    outcome = out[OUTCOME, at : at + m]
+    outcome = used[OUTCOME, start:stop]
     if classes.shape[0] > 0 and sums.hard:
+        load_numbers(rows.label, first, index, m, together, own)
         count_labels(own, m, w, weighted, classes)
     elif classes.shape[0] > 0:
         share_labels(outcome, m, w, weighted, classes)
     for q in range(sums.slots.shape[0]):
-        v = out[sums.slots[q], at : at + m]
+        v = used[sums.slots[q], start:stop]
         if weighted:
             fold_weighted(q, v, w, m, own, sums, t, room.buckets)
         else:
             fold_plain(q, v, m, own, sums, t, room.buckets, room.parts)
     if sums.cross.shape[1] > 0:
-        fold_bytes(out[CROSS_ENTROPY, at : at + m], out[BYTES, at : at + m], w, weighted, m, sums.cross[t, 0])
+        fold_bytes(used[CROSS_ENTROPY, start:stop], used[BYTES, start:stop], w, weighted, m, sums.cross[t, 0])
     if sums.tally.shape[1] > 0:
-        add_tally(out[SCORE, at : at + m], outcome, m, sums.tally[t], room.buckets, room.parts)
+        add_tally(used[SCORE, start:stop], outcome, m, sums.tally[t], room.buckets, room.parts)
     elif sums.reliability.shape[1] > 0:
-        add_reliability(out[SCORE, at : at + m], outcome, w, weighted, m, sums.reliability[t], room.buckets)
-
-
-@loop
-def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: int, room: Scratch) -> None:
-    """Adds the USED ones of rows first … first + n, whose values stand in out (SLOTS, …) from column `at`, for thread t."""
-    for j in range(min(n, rows.bytes.shape[0])):
-        out[BYTES, at + j] = rows.bytes[first + j]
-    index = room.index
-    m = choose(rows.code[first : first + n], rows.flags[first : first + n], n, index, sums.ledger[t])
-    if m == 0:
-        return
-    together = index[m - 1] - index[0] == m - 1
-    load_numbers(rows.weight, first, index, m, together, room.weight)
-    if sums.hard:
-        load_numbers(rows.label, first, index, m, together, room.own)
-    if together:
-        add_used(m, out, at + index[0], sums, t, room)
-    else:
-        compact(out, at, index, m, room.used)
-        add_used(m, room.used, 0, sums, t, room)
+        add_reliability(used[SCORE, start:stop], outcome, w, weighted, m, sums.reliability[t], room.buckets)

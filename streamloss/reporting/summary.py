@@ -364,7 +364,7 @@ def _name(q: float) -> str:
 
 
 def _from_key(key: int) -> float:
-    """The float64 whose order-preserving integer is `key` (see `kernels.fold.add_extremes`)."""
+    """The float64 whose order-preserving integer is `key` (see `kernels.moments.value_range`)."""
     bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
     return float(np.int64(bits).view(np.float64))
 

@@ -30,7 +30,6 @@ _GIVEN = ("q", "p", "m", "z")  # the columns of a calculation that were typed, n
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-# One thin rule under the heads, and one above a sum.
 def render(report: Report, console: Console) -> None:
     """Print a report (the dictionary of SPEC §8)."""
     _heading(report, console)
