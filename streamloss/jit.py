@@ -67,25 +67,21 @@ def cache_dir() -> str:
     return str(_default_root() / digest.hexdigest()[:16])
 
 
-# What only compiled code calls needs no way in from Python; making one takes a third of the compiling.
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-
 def scalar(function: F) -> F:
     """A function of scalars, inlined into the loop that calls it."""
-    return cast(F, numba.njit(error_model="numpy", forceinline=True, **_INNER)(function))
+    return cast(F, numba.njit(error_model="numpy", forceinline=True)(function))
 
 
 def loop(function: F) -> F:
     """A serial loop called from inside a kernel. It borrows its arrays: without Numba's reference counts a call costs nothing
     (with them 20 ns for every array and view), but it can neither allocate nor return an array.
     """
-    return cast(F, numba.njit(error_model="numpy", nogil=True, _nrt=False, **_INNER)(function))
+    return cast(F, numba.njit(error_model="numpy", nogil=True, _nrt=False)(function))
 
 
 def allocating(function: F) -> F:
     """A function called from inside a kernel that makes arrays."""
-    return cast(F, numba.njit(error_model="numpy", nogil=True, **_INNER)(function))
+    return cast(F, numba.njit(error_model="numpy", nogil=True)(function))
 
 
 def kernel(function: F) -> F:
