@@ -313,6 +313,20 @@ def test_batches_and_evaluators_in_any_grouping(name: str) -> None:
 
 
 @each_case
+def test_a_refused_batch_leaves_nothing_behind(name: str) -> None:
+    """What had been added of it before its bad row was met is taken away again, to the last bit."""
+    arrays, options = CASES[name]
+    good = taken(arrays, slice(13, N))
+    plain, refusing = streamloss.Evaluator(threads=2, **options), streamloss.Evaluator(threads=2, **options)
+    plain.update(good)
+    refusing.update(good)
+    with pytest.raises(streamloss.DataError):
+        refusing.update(taken(arrays, slice(0, N)))
+    assert refusing.report().digest == plain.report().digest
+    assert refusing.update(good).report().digest == plain.update(good).report().digest
+
+
+@each_case
 def test_saved_states_in_any_order(name: str, tmp_path: Path) -> None:
     arrays, options = CASES[name]
     saved = []

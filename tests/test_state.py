@@ -33,6 +33,8 @@ from streamloss.state import (
     MAGIC,
     State,
     empty_arrays,
+    fine_bins,
+    fixed_units,
     fixed_value,
     layout,
     limbs_value,
@@ -421,6 +423,16 @@ def test_limbs_hold_the_sums(values: list[float]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(2.0**-21, 8.0, exclude_max=True), min_size=1, max_size=700), st.lists(losses, max_size=3))
+def test_limbs_hold_the_sums_of_a_narrow_tile(values: list[float], others: list[float]) -> None:
+    """Values of the fast way alone, and in one tile with values that are not."""
+    (sums,) = folded(values + others).arrays["moments"]
+    exact = [Fraction(v) for v in values + others]
+    assert limbs_value(sums[0]) == sum(exact)
+    assert limbs_value(sums[1]) == sum(v * v for v in exact)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(losses, amounts), min_size=1, max_size=30))
 def test_limbs_hold_the_weighted_sums(pairs: list[tuple[float, float]]) -> None:
     state = folded([v for v, _ in pairs], [w for _, w in pairs])
@@ -434,7 +446,8 @@ def test_limbs_hold_the_weighted_sums(pairs: list[tuple[float, float]]) -> None:
 
 def test_many_rows_of_the_largest_kind() -> None:
     """Addends at the edges of the fast path, and beyond it, in numbers that fill its blocks."""
-    for value in (math.nextafter(2.0**11, 0), 2.0**11, 2.0**-39, math.nextafter(2.0**-39, 0), 1.7976931348623157e308, 5e-324):
+    edges = [2.0**11, 2.0**-39, 2.0**-21, 8.0]
+    for value in (*edges, *(math.nextafter(edge, 0) for edge in edges), 1.7976931348623157e308, 5e-324):
         (sums,) = folded([value] * 5000).arrays["moments"]
         assert limbs_value(sums[0]) == 5000 * Fraction(value)
         assert limbs_value(sums[1]) == 5000 * Fraction(value) ** 2
@@ -510,6 +523,28 @@ def test_fixed_sums_are_those_of_the_rows() -> None:
         record = state.arrays["classes"][k]
         assert fixed_value(record[2:6]) == sum(a for a, _, c in exact if c == k)
         assert record[0] == (used & (y == k)).sum()
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15, 4096, 10_000])
+def test_reliability_without_weights(bins: int) -> None:
+    """Every fine bin, with its edges exact: scores on an edge, next to one, and anywhere; sums to the last bit."""
+    r = np.random.default_rng(bins)
+    fine = fine_bins(bins)
+    edges = r.integers(0, fine + 1, 3000) / fine
+    p = np.concatenate([edges, np.nextafter(edges, 2), np.nextafter(edges, -1), r.random(3000), [0.0, 1.0]]).clip(0, 1)
+    p = np.round(p * 2.0**53) / 2.0**53  # neighbours stay apart, and twice as many digits as the bins keep are left
+    y = r.integers(0, 2, len(p))
+    records = state_of({"prob": p, "label": y}, bins=bins).arrays["reliability"]
+    rows, scores, outcomes = [0] * fine, [0] * fine, [0] * fine
+    for score, outcome in zip(p.tolist(), y.tolist(), strict=True):
+        exact = Fraction(score)
+        i = max(math.ceil(exact * fine) - 1, 0)
+        rows[i] += 1
+        scores[i] += round(exact * 2**60)
+        outcomes[i] += outcome
+    assert records[:, 0].tolist() == rows
+    assert fixed_units(records[:, 5:9]) == [score << 40 for score in scores]
+    assert fixed_units(records[:, 9:13]) == [outcome << 100 for outcome in outcomes]
 
 
 def test_the_layout_has_room() -> None:

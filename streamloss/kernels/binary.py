@@ -33,7 +33,7 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-CHANCE, REST, COST_1, COST_0, ABOVE = range(5)  # p, 1 − p, their costs, and 1 where p > ½: one column a row of the tile
+REST, COST_1, COST_0, ABOVE = range(4)  # 1 − p, the costs of p and 1 − p, and 1 where p > ½: one column a row of the tile
 
 
 @scalar
@@ -49,16 +49,15 @@ def binary_rule(form: int, v: float) -> Any:
 
 
 @loop
-def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: Any) -> Any:
+def load_figures(form: int, scale: float, x: Any, m: int, p: Any, figures: Any) -> Any:
     """p, 1 − p, −ln p and −ln(1 − p) of the tile's rows; returns how many rows may break a rule."""
     suspects = np.int64(0)
-    stored = x[first : first + m]  # an index from 0 spares the loops Numba's look for negative ones
     if form == LOGITS:
         for j in range(m):
-            v = widen(stored[j])
+            v = widen(x[j])
             suspects += np.int64(not v < INF)
-            p, rest, cost_1, cost_0 = logistic(v * scale)
-            figures[CHANCE, j] = p
+            chance, rest, cost_1, cost_0 = logistic(v * scale)
+            p[j] = chance
             figures[REST, j] = rest
             figures[COST_1, j] = cost_1
             figures[COST_0, j] = cost_0
@@ -66,49 +65,40 @@ def load_figures(form: int, scale: float, x: Any, first: int, m: int, figures: A
         return suspects
     tiny = np.int64(0)
     for j in range(m):
-        v = widen(stored[j])
+        v = widen(x[j])
         suspects += np.int64(not ((v >= 0.0) & (v <= 1.0)))
         tiny += np.int64((v > 0.0) & (v < TINY))
-        figures[CHANCE, j] = v
+        p[j] = v
         figures[REST, j] = 1.0 - v
         figures[COST_1, j] = -log_chance(v)
         figures[COST_0, j] = -log_rest(v)
         figures[ABOVE, j] = 1.0 if v > 0.5 else 0.0
     if tiny > 0:
         for j in range(m):
-            figures[COST_1, j] = -log(widen(stored[j]))
+            figures[COST_1, j] = -log(p[j])
     return suspects
 
 
 @loop
-def mark_rules(form: int, x: Any, first: int, m: int, code: Any) -> None:
+def mark_rules(form: int, x: Any, m: int, code: Any) -> None:
     """Gives their rule to the rows that break one."""
-    for i in range(first, first + m):
-        if code[i] == USED:
-            code[i] = binary_rule(form, widen(x[i]))
+    for j in range(m):
+        if code[j] == USED:
+            code[j] = binary_rule(form, widen(x[j]))
 
 
 @loop
-def load_labels(label: Any, first: int, m: int, code: Any, y: Any) -> None:
+def load_labels(label: Any, m: int, code: Any, y: Any) -> None:
     """y of the tile's rows; outside [0, 1] it breaks a rule."""
     wrong = np.int64(0)
-    stored = label[first : first + m]
     for j in range(m):
-        v = np.float64(stored[j])
+        v = np.float64(label[j])
         wrong += np.int64(not ((v >= 0.0) & (v <= 1.0)))
         y[j] = v
     if wrong > 0:
         for j in range(m):
-            if code[first + j] == USED and not 0.0 <= np.float64(label[first + j]) <= 1.0:
-                code[first + j] = LABEL
-
-
-@loop
-def smooth_labels(m: int, smoothing: float, y: Any) -> None:
-    """y' = (1 − E)·y + E/2."""
-    if smoothing > 0.0:
-        for j in range(m):
-            y[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing
+            if code[j] == USED and not 0.0 <= y[j] <= 1.0:
+                code[j] = LABEL
 
 
 @scalar
@@ -118,89 +108,122 @@ def certainty(p: float, rest: float, cost_1: float, cost_0: float) -> Any:
 
 
 @loop
-def write_plain(m: int, figures: Any, out: Any, at: int) -> None:
+def write_plain(m: int, p: Any, figures: Any, out: Any, at: int) -> None:
     """What there is without a label."""
     entropy, confidence = out[ENTROPY, at : at + m], out[CONFIDENCE, at : at + m]
     for j in range(m):
-        h, top = certainty(figures[CHANCE, j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
+        h, top = certainty(p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
         entropy[j] = h
         confidence[j] = top
 
 
 @loop
-def write_hits(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
-    """The same with a label, and accuracy and the two sides of calibration, against the label itself."""
+def write_hits(m: int, p: Any, y: Any, figures: Any, out: Any, at: int) -> None:
+    """The same with a label, and the accuracy, which goes by the label itself."""
     end = at + m
-    entropy, confidence, right = out[ENTROPY, at:end], out[CONFIDENCE, at:end], out[ACCURACY, at:end]
-    over, score, outcome = out[OVERCONFIDENCE, at:end], out[SCORE, at:end], out[OUTCOME, at:end]
+    entropy, confidence = out[ENTROPY, at:end], out[CONFIDENCE, at:end]
+    right, over = out[ACCURACY, at:end], out[OVERCONFIDENCE, at:end]
     for j in range(m):
-        p = figures[CHANCE, j]
-        h, top = certainty(p, figures[REST, j], figures[COST_1, j], figures[COST_0, j])
+        h, top = certainty(p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
         hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
         entropy[j] = h
         confidence[j] = top
         right[j] = hit
         over[j] = top - hit
-        score[j] = p
-        outcome[j] = y[j]
 
 
 @loop
-def write_losses(
-    first: int, m: int, cap: float, pos_weight: float, figures: Any, y: Any, flags: Any, out: Any, at: int
-) -> None:
-    """Cross-entropy and Brier score against y, which may be soft."""
+def write_losses(m: int, cap: float, pos_weight: float, p: Any, q: Any, figures: Any, flags: Any, out: Any, at: int) -> None:
+    """Cross-entropy and Brier score against q, which may be soft."""
     loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
     for j in range(m):
         paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
-        loss[j] = times(pos_weight * y[j], paid_1) + times(1.0 - y[j], paid_0)
+        loss[j] = times(pos_weight * q[j], paid_1) + times(1.0 - q[j], paid_0)
     for j in range(m):
-        off = figures[REST, j] - (1.0 - y[j]) if y[j] > 0.5 else figures[CHANCE, j] - y[j]
+        off = figures[REST, j] - (1.0 - q[j]) if q[j] > 0.5 else p[j] - q[j]
         brier[j] = off * off
     if cap < INF:
         for j in range(m):
-            cut = (y[j] > 0.0 and figures[COST_1, j] > cap) or (y[j] < 1.0 and figures[COST_0, j] > cap)
-            flags[first + j] |= CLIPPED if cut else 0
+            cut = (q[j] > 0.0 and figures[COST_1, j] > cap) or (q[j] < 1.0 and figures[COST_0, j] > cap)
+            flags[j] |= CLIPPED if cut else 0
 
 
 @loop
-def write_sharp_losses(m: int, figures: Any, y: Any, out: Any, at: int) -> None:
-    """The same for y of 0 or 1 without a cap or a weight of positives."""
+def write_sharp_losses(m: int, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
+    """The same for q of 0 or 1 without a cap or a weight of positives."""
     loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
     for j in range(m):
-        positive = y[j] > 0.5
-        off = figures[REST, j] if positive else figures[CHANCE, j]
+        positive = q[j] > 0.5
+        off = figures[REST, j] if positive else p[j]
         loss[j] = figures[COST_1, j] if positive else figures[COST_0, j]
         brier[j] = off * off
 
 
 @loop
-def write_soft(m: int, cap: float, figures: Any, y: Any, out: Any, at: int) -> None:
-    """Target entropy and KL(y‖p) of soft labels."""
+def write_soft(m: int, cap: float, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
+    """Target entropy and KL(q‖p) of soft labels."""
     for j in range(m):
-        other = 1.0 - y[j]
-        log_1, log_0 = log(y[j]), log1p(-y[j])
+        other = 1.0 - q[j]
+        log_1, log_0 = log(q[j]), log1p(-q[j])
         cost_1, cost_0 = figures[COST_1, j], figures[COST_0, j]
-        out[TARGET_ENTROPY, at + j] = times(y[j], -log_1) + times(other, -log_0)
+        out[TARGET_ENTROPY, at + j] = times(q[j], -log_1) + times(other, -log_0)
         if cost_1 > cap or cost_0 > cap:
-            kl = times(y[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
+            kl = times(q[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
-            kl = (
-                bracket(y[j], figures[CHANCE, j], log_1 + cost_1, False)[0]
-                + bracket(other, figures[REST, j], log_0 + cost_0, False)[0]
-            )
+            kl = bracket(q[j], p[j], log_1 + cost_1, False)[0] + bracket(other, figures[REST, j], log_0 + cost_0, False)[0]
         out[KL, at + j] = kl
 
 
 @loop
-def write_focal(m: int, cap: float, gamma: float, alpha: float, figures: Any, y: Any, out: Any, at: int) -> None:
+def write_focal(m: int, cap: float, gamma: float, alpha: float, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
     """Focal loss; alpha < 0 means no class balance."""
     on_1 = alpha if alpha >= 0.0 else 1.0
     on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
     for j in range(m):
-        part_1 = times(on_1 * y[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
-        part_0 = times(on_0 * (1.0 - y[j]) * power(figures[CHANCE, j], gamma), min(figures[COST_0, j], cap))
+        part_1 = times(on_1 * q[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
+        part_0 = times(on_0 * (1.0 - q[j]) * power(p[j], gamma), min(figures[COST_0, j], cap))
         out[FOCAL, at + j] = part_1 + part_0
+
+
+@loop
+def write_tile(
+    x: Any,
+    label: Any,
+    code: Any,
+    flags: Any,
+    m: int,
+    form: int,
+    scale: float,
+    soft: bool,
+    smoothing: float,
+    cap: float,
+    pos_weight: float,
+    gamma: float,
+    alpha: float,
+    figures: Any,
+    mixed: Any,
+    out: Any,
+    at: int,
+) -> None:
+    """The values of m rows. Calibration compares p and y themselves; losses take q, which is y or y smoothed."""
+    p, y, q = out[SCORE, at : at + m], out[OUTCOME, at : at + m], mixed[:m]
+    if load_figures(form, scale, x, m, p, figures) > 0:
+        mark_rules(form, x, m, code)
+    if label.shape[0] == 0:
+        write_plain(m, p, figures, out, at)
+        return
+    load_labels(label, m, code, y)
+    write_hits(m, p, y, figures, out, at)
+    if not soft and pos_weight == 1.0 and cap == INF:
+        write_sharp_losses(m, p, y, figures, out, at)
+    else:
+        for j in range(m):
+            q[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing if smoothing > 0.0 else y[j]
+        write_losses(m, cap, pos_weight, p, q, figures, flags, out, at)
+    if soft:
+        write_soft(m, cap, p, q, figures, out, at)
+    if gamma >= 0.0:
+        write_focal(m, cap, gamma, alpha, p, q if soft else y, figures, out, at)
 
 
 @kernel
@@ -223,34 +246,21 @@ def binary(
     rows.label is (n,) int64 or float64, or (0,) without labels; `soft` asks for the target entropy and KL of every row.
     """
     n = x.shape[0]
-    labelled = rows.label.shape[0] > 0
     kept = rows.out.shape[1] > 0
-    sharp = not soft and pos_weight == 1.0 and cap == INF
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, TILE))
-        figures = np.empty((5, TILE))
-        y = np.empty(TILE)
+        figures = np.empty((4, TILE))
+        mixed = np.empty(TILE)
         for first in range(start, stop, TILE):
             m = min(TILE, stop - first)
-            at = first if kept else 0
-            if load_figures(form, scale, x, first, m, figures) > 0:
-                mark_rules(form, x, first, m, rows.code)
-            if not labelled:
-                write_plain(m, figures, out, at)
-            else:
-                load_labels(rows.label, first, m, rows.code, y)
-                write_hits(m, figures, y, out, at)
-                smooth_labels(m, smoothing, y)
-                if sharp:
-                    write_sharp_losses(m, figures, y, out, at)
-                else:
-                    write_losses(first, m, cap, pos_weight, figures, y, rows.flags, out, at)
-                if soft:
-                    write_soft(m, cap, figures, y, out, at)
-                if gamma >= 0.0:
-                    write_focal(m, cap, gamma, alpha, figures, y, out, at)
+            at, last = first if kept else 0, first + m
+            # Slices, because an index from 0 spares the loops Numba's look for negative ones.
+            write_tile(
+                x[first:last], rows.label[first:last], rows.code[first:last], rows.flags[first:last], m, form, scale, soft,
+                smoothing, cap, pos_weight, gamma, alpha, figures, mixed, out, at,
+            )  # fmt: skip
             fold_tile(rows, first, m, out, at, sums, t, room)
 
 
