@@ -15,7 +15,7 @@ from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINIT
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
-from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.pair import bracket
 from streamloss.kernels.panel import CLIPPED, LOGITS, power, times
 from streamloss.quantities import (
@@ -250,8 +250,8 @@ def binary(
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, TILE))
-        figures = np.empty((4, TILE))
+        out = rows.out if kept else np.empty((SLOTS, STRIDE))
+        figures = np.empty((4, STRIDE))
         mixed = np.empty(TILE)
         for first in range(start, stop, TILE):
             m = min(TILE, stop - first)
@@ -288,7 +288,7 @@ def score(x: Any, rows: Rows, sums: Sums, tolerance: float, cap: float, threads:
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, TILE))
+        out = rows.out if kept else np.empty((SLOTS, STRIDE))
         for first in range(start, stop, TILE):
             m = min(TILE, stop - first)
             at = first if kept else 0

@@ -93,10 +93,8 @@ def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any)
         record[1] += parts[1, j]
 
 
-def drain(tally: Any, reliability: Any) -> None:
-    """Moves what `add_tally` has added into the reliability records (…, bins, width), and empties it."""
-    if not tally.size:
-        return
+def drain_tally(tally: Any, reliability: Any) -> None:
+    """Adds what `add_tally` has gathered to the reliability records (…, bins, width)."""
     bins = reliability.shape[-2]
     both = tally.reshape(*tally.shape[:-2], bins, 2, 2)
     rows = both[..., 0] & ((1 << TALLY_SHIFT) - 1)
@@ -105,7 +103,6 @@ def drain(tally: Any, reliability: Any) -> None:
     reliability[..., RELIABILITY_SCORE + 1] += high.sum(axis=-1)
     reliability[..., RELIABILITY_SCORE + 2] += both[..., 1].sum(axis=-1)
     reliability[..., RELIABILITY_OUTCOME + 1] += rows[..., 1] << 20
-    tally[...] = 0
 
 
 @loop

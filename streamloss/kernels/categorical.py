@@ -15,7 +15,7 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
-from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -348,7 +348,7 @@ def categorical(
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, TILE))
+        out = rows.out if kept else np.empty((SLOTS, STRIDE))
         panels = (
             np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((7, LANES)), np.zeros(LANES),
             np.zeros(LANES, dtype=np.int64), np.zeros(LANES),

@@ -19,6 +19,7 @@ from streamloss.kernels.bins import (
     add_tally,
     add_weighted_by_class,
     count_labels,
+    drain_tally,
     share_labels,
 )
 from streamloss.kernels.limbs import add_product, add_weight, product
@@ -42,6 +43,7 @@ from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
 from streamloss.state import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED
 
 TILE = 512  # rows folded at a time: as many addends below 2^51 fit an int64
+STRIDE = TILE + 8  # columns of a tile's arrays: rows 4096 bytes apart would share the same few places of the cache
 ROWS_BETWEEN_CARRIES = 1 << 22  # rows that may be added before the digits must be carried
 
 
@@ -49,9 +51,12 @@ class Sums(NamedTuple):
     """What the rows are added to. The accumulators (see `state.layout`) have a leading axis of threads.
 
     slots (M,) are the quantities to fold; indicator (M,) says whether they are only 0 or 1, spread (M,) gives their row in
-    the histogram and by_class (M,) their place among the means by class, or −1. tally (threads, 2·bins, 2) takes the place
-    of the reliability records where what happened is 0 or 1 and rows are not weighted (see `add_tally`), else it is empty.
-    hard says that labels are classes, not chances of the positive one.
+    the histogram and by_class (M,) their place among the means by class, or −1. hard says that labels are classes, not
+    chances of the positive one.
+
+    Two accumulators are kept small for the caches' sake, and `drain` empties them into their big brothers: for rows without
+    weights counts (threads, spreads, BUCKETS), int32, stands for the histogram, and where what happened is 0 or 1 besides,
+    tally (threads, 2·bins, 2) for the reliability records (see `add_tally`). Where they do not apply they are empty.
     """
 
     hard: Any
@@ -68,6 +73,7 @@ class Sums(NamedTuple):
     cross: Any
     histogram: Any
     reliability: Any
+    counts: Any
     tally: Any
     classes: Any
 
@@ -102,12 +108,12 @@ class Scratch(NamedTuple):
 def scratch() -> Scratch:
     """Room for `fold_tile` to work in."""
     return Scratch(
-        np.empty((SLOTS, TILE)),
+        np.empty((SLOTS, STRIDE)),
         np.empty(TILE),
         np.empty(TILE, dtype=np.int64),
+        np.empty(TILE, dtype=np.int32),
         np.empty(TILE, dtype=np.int64),
-        np.empty(TILE, dtype=np.int64),
-        np.empty((2, TILE), dtype=np.int64),
+        np.empty((2, STRIDE), dtype=np.int64),
     )
 
 
@@ -175,7 +181,7 @@ def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: An
             find_inside_buckets(v, m, buckets)
         else:
             find_buckets(v, m, buckets)
-        count_buckets(buckets, m, sums.histogram[t, spread])
+        count_buckets(buckets, m, sums.counts[t, spread])
     if at >= 0:
         add_by_class(v, own, m, narrow, at == 0, sums.classes[t], digits, parts)
 
@@ -246,3 +252,13 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: 
         add_tally(used[SCORE, start:stop], outcome, m, sums.tally[t], room.buckets, room.parts)
     elif sums.reliability.shape[1] > 0:
         add_reliability(used[SCORE, start:stop], outcome, w, weighted, m, sums.reliability[t], room.buckets)
+
+
+def drain(sums: Sums) -> None:
+    """Empties counts and tally into the histogram and the reliability records."""
+    if sums.counts.size:
+        sums.histogram[..., 0] += sums.counts
+        sums.counts[...] = 0
+    if sums.tally.size:
+        drain_tally(sums.tally, sums.reliability)
+        sums.tally[...] = 0

@@ -207,4 +207,4 @@ def find_inside_buckets(v: Any, n: int, buckets: Any) -> None:
 def count_buckets(buckets: Any, m: int, counts: Any) -> None:
     """One more for the bucket of every row."""
     for j in range(m):
-        counts[buckets[j], 0] += 1
+        counts[buckets[j]] += 1

@@ -17,7 +17,7 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import fma, widen
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tail, log, log1p
 from streamloss.jit import kernel, loop, scalar
-from streamloss.kernels.fold import TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -390,7 +390,7 @@ def pair(
     for t in prange(threads):
         start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, TILE))
+        out = rows.out if kept else np.empty((SLOTS, STRIDE))
         panels = (
             np.zeros((SMALL, LANES)), np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((SIDE, LANES)),
             np.zeros((SUMS, LANES)), np.zeros((4, CHUNK, LANES)), np.zeros(LANES), np.zeros(LANES, dtype=np.int64),

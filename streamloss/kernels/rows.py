@@ -34,8 +34,10 @@ def tolerance(options: Options, dtype: str) -> float:
     return SUM_TOLERANCE[dtype] if options.sum_tolerance is None else options.sum_tolerance
 
 
-def sums_of(task: Task, plan: Plan, arrays: dict[str, NDArray[np.int64]], tally: NDArray[np.int64]) -> Sums:
+def sums_of(task: Task, plan: Plan, arrays: dict[str, NDArray[np.int64]]) -> Sums:
     """The accumulators as the kernels take them; arrays are those of `state.layout` with a leading axis of threads."""
+    threads, spreads, buckets, _ = arrays["histogram"].shape
+    bins = arrays["reliability"].shape[1] if task.label == "hard" and not task.weighted else 0
     spread = {key: i for i, key in enumerate(plan.spread)}
     by_class = {key: i for i, key in enumerate(plan.per_class)}
     keys = [q.key for q in plan.moments]
@@ -45,7 +47,8 @@ def sums_of(task: Task, plan: Plan, arrays: dict[str, NDArray[np.int64]], tally:
         indicator=np.array([q.indicator for q in plan.moments], dtype=np.bool_),
         spread=np.array([spread.get(key, -1) for key in keys], dtype=np.int64),
         by_class=np.array([by_class.get(key, -1) for key in keys], dtype=np.int64),
-        tally=tally,
+        counts=np.zeros((threads, 0 if task.weighted else spreads, buckets), dtype=np.int32),
+        tally=np.zeros((threads, 2 * bins, 2), dtype=np.int64),
         **{name: arrays[name] for name in Sums._fields if name in arrays},
     )
 
@@ -56,7 +59,8 @@ def _no_sums(threads: int) -> Sums:
     sizes = {"ledger": (LEDGER,), "infinite": (0,), "weight": (0, 0), "extremes": (0, 0), "cross": (0, 0), "moments": (0, 0, 0)}
     sizes |= {"infinite_weight": (0, 0, 0), "histogram": (0, 0, 0)} | dict.fromkeys(("reliability", "tally", "classes"), (0, 0))
     arrays = {name: np.zeros((threads, *size), dtype=np.int64) for name, size in sizes.items()}
-    return Sums(hard=False, slots=none, indicator=none.astype(np.bool_), spread=none, by_class=none, **arrays)
+    counts = np.zeros((threads, 0, 0), dtype=np.int32)
+    return Sums(hard=False, slots=none, indicator=none.astype(np.bool_), spread=none, by_class=none, counts=counts, **arrays)
 
 
 def add_rows(

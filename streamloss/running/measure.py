@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.errors import IGNORED, RULES, USED, DataError
-from streamloss.kernels.bins import drain
-from streamloss.kernels.fold import ROWS_BETWEEN_CARRIES
+from streamloss.kernels.fold import ROWS_BETWEEN_CARRIES, drain
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
 from streamloss.kernels.rows import add_rows, sums_of, tolerance
@@ -31,10 +30,7 @@ class Accumulator:
         self.plan = plan(task, options)
         self.shapes = layout(task, options)
         self.arrays = empty_arrays(self.shapes, lead=(threads,))
-        sharp = self.plan.reliability and task.label == "hard" and not task.weighted
-        bins = self.arrays["reliability"].shape[1] if sharp else 0
-        self._tally = np.zeros((threads, 2 * bins, 2), dtype=np.int64)
-        self._sums = sums_of(task, self.plan, self.arrays, self._tally)
+        self._sums = sums_of(task, self.plan, self.arrays)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
 
@@ -87,7 +83,7 @@ class Accumulator:
 
     def _carry(self) -> None:
         """Makes all digits canonical."""
-        drain(self._tally, self.arrays["reliability"])
+        drain(self._sums)
         normalize(self.arrays, self.shapes)
         self._rows_since_carry = 0
 
