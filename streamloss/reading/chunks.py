@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from streamloss.reading import encodings
 from streamloss.reading.footer import BOOLEAN, Chunk, Declined
 from streamloss.reading.levels import check_levels
+from streamloss.reading.pool import empty
 from streamloss.reading.thrift import (
     COMPRESSED,
     CRC,
@@ -247,9 +248,12 @@ class Column:
         count = header[VALUES]
         if not 0 <= count * spec.stored.itemsize <= len(body):
             raise Declined("its dictionary is damaged")
-        values = spec.convert(body[: count * spec.stored.itemsize].view(spec.stored))
-        # The window moves on, and decoders want aligned values; what was decompressed is both lasting and aligned.
-        self._dictionary = values.copy() if self._codec is None or not values.flags.aligned else values
+        values = body[: count * spec.stored.itemsize].view(spec.stored)
+        if spec.as_stored and self._codec is not None and values.flags.aligned:
+            self._dictionary = values
+        else:  # the window moves on, and decoders want aligned values
+            self._dictionary = empty((count,), spec.wanted)
+            self._dictionary[:] = spec.convert(values)
         self._dictionary.flags.writeable = False
         self._top = None
 

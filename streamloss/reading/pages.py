@@ -42,6 +42,7 @@ from streamloss.reading.footer import (
     Leaf,
 )
 from streamloss.reading.paths import is_uri, unreadable
+from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
@@ -147,10 +148,10 @@ def _read(plan: Plan, role: str, pages: Pages, spec: Spec, name: str, n: int) ->
     """The next n rows of a column in its role."""
     try:
         if role in CLASS_ROLES and len(plan.columns[role]) == 1:
-            rows = np.empty((n, plan.task.classes), dtype=ARRAY_DTYPES[dtype_of(plan, role)])
+            rows = empty((n, plan.task.classes), ARRAY_DTYPES[dtype_of(plan, role)])
             pages.fill(rows.reshape(-1).view(spec.wanted))
             return Column(name, rows)
-        values = np.empty(n, dtype=spec.wanted)
+        values = empty((n,), spec.wanted)
         pages.fill(values)
     except MemoryError as error:
         raise Declined("its rows are too large for the memory there is", pages.row_group) from error

@@ -24,7 +24,7 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
-from streamloss.reading.pages import read_part
+from streamloss.reading.pages import read_part, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, unreadable
 from streamloss.reading.roles import Plan, Reader, check_schema, make_plan
 
@@ -189,7 +189,14 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         plan = open_input(data, options).plan
     except StreamlossError as error:
         problem = str(error)
-    return facts(paths or [STDIN], entries, schema, footers, options, plan, problem)
+    left: dict[str, str] = {}
+    if plan is not None and not footers:
+        left = dict.fromkeys(plan.needed, "it is no file")
+    elif plan is not None:
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            for reasons in pool.map(why_not, [f.path for f in footers], [plan] * len(footers)):
+                left = reasons | left
+    return facts(paths or [STDIN], entries, schema, footers, options, plan, problem, left)
 
 
 def _paths(data: Any) -> list[str] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.reading.footer import Declined
+from streamloss.reading.pool import empty
 
 Bytes = NDArray[np.uint8]
 
@@ -25,7 +26,7 @@ class Window:
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
-        self._buffer: Bytes = np.empty(size, dtype=np.uint8)
+        self._buffer: Bytes = empty((size,), np.dtype(np.uint8))
         self._held = self._buffer
         self._start = self._stop = 0
 
@@ -40,7 +41,7 @@ class Window:
                 raise Declined("a page reaches beyond its column chunk")
             size = min(limit - at, max(least + SLACK, min(ahead, len(self._buffer))))
             kept = self._held[at - start : stop - start] if start <= at < stop else self._held[:0]
-            held = self._buffer if size <= len(self._buffer) else np.empty(size, dtype=np.uint8)
+            held = self._buffer if size <= len(self._buffer) else empty((size,), np.dtype(np.uint8))
             held[: len(kept)] = kept
             read(self._fd, held[len(kept) : size], at + len(kept))
             self._held, self._start, self._stop = held, at, at + size
