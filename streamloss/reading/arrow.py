@@ -81,7 +81,10 @@ def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
     at = stamp(path)
     with opened(path) as file:
-        return Footer(path, at, file.schema_arrow, file.metadata)
+        footer = Footer(path, at, file.schema_arrow, file.metadata)
+    if min(footer.group_rows, default=0) < 0:
+        raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
+    return footer
 
 
 def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
