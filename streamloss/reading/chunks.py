@@ -66,14 +66,18 @@ AHEAD = 1 << 20  # bytes that are read at a time
 DIRECT = 1 << 17  # plain uncompressed values of so many bytes in a page are read where they are to stand
 BLOCK = 1 << 15  # indices that are unpacked before they are looked up
 LONGEST_HEADER = 1 << 24
+MODEST = 1 << 26  # bytes of a page that are no cause for suspicion
 _ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
 class Corrupt(Exception):
-    """A page whose checksum does not match: its values are not what was written, whoever reads them."""
+    """A page that nobody should read: its checksum does not match, or it claims what cannot be.
+
+    pyarrow is not asked then: it takes the memory that such a page asks for, and compares no checksum unless told to.
+    """
 
     def __init__(self, reason: str, row_group: int) -> None:
-        super().__init__(reason)
+        super().__init__(f"the file is damaged: {reason}")
         self.row_group = row_group
 
 
@@ -107,9 +111,10 @@ class Spec:
 class Column:
     """The values of one leaf over the row groups of a part."""
 
-    def __init__(self, fd: int, spec: Spec, chunks: Sequence[Chunk], window: int) -> None:
+    def __init__(self, fd: int, spec: Spec, chunks: Sequence[Chunk], end_of_data: int, window: int) -> None:
         self._fd, self._spec, self._chunks = fd, spec, chunks
         self._window = Window(fd, window)
+        self._end_of_data = end_of_data
         self._next = 0  # chunk
         self._chunk = chunks[0]
         self._at = self._unread = 0  # where the next page begins, values of the chunk that no page was read for
@@ -193,13 +198,12 @@ class Column:
                 continue
             header = self._read_header()
             kind, size = header[PAGE_TYPE], header[COMPRESSED]
-            if not (0 <= size <= self._chunk.end - self._at and 0 <= header[UNCOMPRESSED] <= self._chunk.uncompressed):
-                raise Declined("the size of a page is damaged")
+            self._check_size(size, header[UNCOMPRESSED])
             end = self._at + size
             if header[CRC] != MISSING:
                 page = self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
                 if zlib.crc32(page.data) != header[CRC] & 0xFFFFFFFF:
-                    raise Corrupt("the checksum of a page does not match; the file is damaged", self.row_group)
+                    raise Corrupt("the checksum of a page does not match", self.row_group)
             if kind == DICTIONARY_PAGE:
                 self._read_dictionary(header, size)
             elif kind in (DATA_PAGE, DATA_PAGE_V2):
@@ -207,6 +211,16 @@ class Column:
             elif kind != INDEX_PAGE:
                 raise Declined(f"a page of unknown type {kind}")
             self._at = end
+
+    def _check_size(self, size: int, uncompressed: int) -> None:
+        """Compares what a page says of its size with what the file has and the chunk says of all pages."""
+        chunk = self._chunk
+        most = CODECS[chunk.codec][1]
+        claimed = max(chunk.uncompressed, MODEST)  # some old writers counted less than there is
+        if size < 0 or size > self._end_of_data - self._at or not 0 <= uncompressed <= min(claimed, most * size + 1024):
+            raise Corrupt("the size of a page is wrong", self.row_group)
+        if size > chunk.end - self._at or uncompressed > chunk.uncompressed:
+            raise Declined("a page is larger than its column chunk")
 
     def _read_header(self) -> list[int]:
         """The header of the page at `_at`, which moves to its body."""
@@ -219,7 +233,7 @@ class Column:
                 found: list[int] = self._header.tolist()
                 return found
             if len(data) == self._chunk.end - self._at or len(data) > LONGEST_HEADER:
-                raise Declined("the header of a page is damaged")
+                raise Corrupt("the header of a page is none", self.row_group)
             least = min(8 * len(data), self._chunk.end - self._at)
 
     def _decompressed(self, data: Bytes, size: int) -> Bytes:
@@ -230,8 +244,7 @@ class Column:
             return data
         if size == 0:
             return data[:0]
-        name, most = CODECS[self._chunk.codec]
-        if size > most * len(data) + 1024 or not _fits(name, data, size):
+        if not _fits(CODECS[self._chunk.codec][0], data, size):
             raise Declined("the size of a compressed page is damaged")
         found: Bytes = np.frombuffer(self._codec.decompress(pa.py_buffer(data), size), dtype=np.uint8)
         if len(found) != size:
@@ -247,7 +260,7 @@ class Column:
         body = self._decompressed(data, header[UNCOMPRESSED])
         count = header[VALUES]
         if not 0 <= count * spec.stored.itemsize <= len(body):
-            raise Declined("its dictionary is damaged")
+            raise Corrupt("a dictionary has fewer values than it says", self.row_group)
         values = body[: count * spec.stored.itemsize].view(spec.stored)
         if spec.as_stored and self._codec is not None and values.flags.aligned:
             self._dictionary = values
@@ -260,7 +273,7 @@ class Column:
     def _open_data(self, header: list[int], size: int, v2: bool) -> None:
         spec, n = self._spec, header[VALUES]
         if not 0 <= n <= self._unread:
-            raise Declined("the number of values in a page is damaged")
+            raise Corrupt("a page says that it has more values than there are", self.row_group)
         if v2:
             if header[NULLS]:
                 raise Declined("there are nulls")

@@ -56,6 +56,7 @@ class _Found:
     """What the footer says of the needed columns: where row groups begin, what is read here, why the rest is not."""
 
     starts: NDArray[np.int64]
+    end: int  # of the pages of all columns
     columns: dict[Key, tuple[Spec, list[Chunk]]]
     declined: dict[str, Declined]
 
@@ -99,7 +100,7 @@ def _file(path: str) -> Iterator[int]:
 def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
     found = _search(fd, part, plan)
     window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), _MOST_WINDOW)
-    readers = {key: Pages(fd, spec, chunks, window) for key, (spec, chunks) in found.columns.items()}
+    readers = {key: Pages(fd, spec, chunks, found.end, window) for key, (spec, chunks) in found.columns.items()}
     rest = _Rest(part, plan)
     try:
         for name, declined in found.declined.items():
@@ -234,7 +235,7 @@ def _search(fd: int, part: Part, plan: Plan) -> _Found:
     except (Declined, OSError, ValueError, MemoryError) as error:
         declined = error if isinstance(error, Declined) else Declined(str(error))
         with opened(part.path) as file:
-            return _Found(arrow.group_starts(file), {}, dict.fromkeys(plan.needed, declined))
+            return _Found(arrow.group_starts(file), 0, {}, dict.fromkeys(plan.needed, declined))
 
 
 def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
@@ -262,7 +263,7 @@ def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
     columns = {key: found for key, found in columns.items() if key[1] not in declined}
     starts = np.zeros(len(rows), dtype=np.int64)
     np.cumsum(rows[:-1], out=starts[1:])
-    return _Found(starts, columns, declined)
+    return _Found(starts, footer.end_of_data, columns, declined)
 
 
 def _problem(spec: Spec, chunk: Chunk) -> str | None:
