@@ -30,7 +30,7 @@ import streamloss
 from streamloss.cli.main import cli
 from streamloss.errors import NULL, USED, DataError, UsageError
 from streamloss.options import Options
-from streamloss.reading import encodings, footer, levels, pages, pool, thrift
+from streamloss.reading import codecs, encodings, footer, levels, pages, pool, thrift
 from streamloss.reading.source import describe, open_input, read_part
 
 BITS = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
@@ -485,6 +485,22 @@ def test_unpack_of_too_few_bytes(drawn, data):
     assert out[:count].tolist() == values[:count]
 
 
+@given(runs(1), st.integers(1, 300), st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64]))
+@settings(SETTINGS, max_examples=100)
+def test_choose(drawn, piece, kind):
+    values, data = drawn
+    raw, state, got = locked(b"\xaa" + data), encodings.hybrid(1), []
+    dictionary = np.array([200, 7, 9], kind)
+    dictionary.flags.writeable = False
+    while len(got) < len(values):
+        out = np.zeros(min(piece, len(values) - len(got)), kind)
+        assert encodings.choose(raw, state, dictionary, out) == len(out)
+        got += out.tolist()
+    assert got == [(200, 7)[value] for value in values]
+    assert encodings.choose(raw, state, dictionary, np.zeros(8, kind)) == 0
+    assert encodings.choose(locked(b"\x10\x02"), encodings.hybrid(0), dictionary, np.zeros(8, kind)) == 0  # a run of twos
+
+
 @pytest.mark.parametrize("width", range(33))
 def test_unpack_every_width(width):
     rng = random.Random(width)
@@ -717,7 +733,5 @@ def test_what_the_footer_claims_is_no_memory(tmp_path):
     path = write(tmp_path / "p.parquet", {"prob": [0.5] * 100}, compression="snappy", use_dictionary=False)
     assert pages.why_not(path, open_input(path, Options()).plan) == {}
     data = np.frombuffer(b"\xff\xff\xff\xff\x07" + bytes(20), np.uint8)
-    from streamloss.reading import chunks
-
-    assert not chunks._fits("snappy", data, 100)
-    assert chunks._fits("snappy", data, 2**31 - 1)
+    assert not codecs.fits("snappy", data, 100)
+    assert codecs.fits("snappy", data, 2**31 - 1)

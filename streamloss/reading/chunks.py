@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamloss.reading import encodings
+from streamloss.reading.codecs import AHEAD, Codec
 from streamloss.reading.footer import BOOLEAN, Chunk, Declined
 from streamloss.reading.levels import check_levels
 from streamloss.reading.pool import empty
@@ -56,13 +57,6 @@ READABLE = {
     SPLIT,
 }  # BIT_PACKED: only of levels there are none of
 ENCODING_NAMES = {6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY"}
-# CompressionCodec, as pyarrow calls them, with the most bytes that one can become: a small page does not ask for gigabytes.
-CODECS = {
-    0: ("none", 1), 1: ("snappy", 64), 2: ("gzip", 1040), 4: ("brotli", 1 << 20), 6: ("zstd", 1 << 16), 7: ("lz4_raw", 256),
-}  # fmt: skip
-CODEC_NAMES = {3: "LZO", 5: "LZ4 of Hadoop"}
-
-AHEAD = 1 << 20  # bytes that are read at a time
 DIRECT = 1 << 17  # plain uncompressed values of so many bytes in a page are read where they are to stand
 BLOCK = 1 << 15  # indices that are unpacked before they are looked up
 LONGEST_HEADER = 1 << 24
@@ -117,6 +111,7 @@ class Column:
         self._end_of_data = end_of_data
         self._next = 0  # chunk
         self._chunk = chunks[0]
+        self._behind: Bytes = np.empty(0, dtype=np.uint8)  # what is at hand behind the header of the page
         self._at = self._unread = 0  # where the next page begins, values of the chunk that no page was read for
         self._left = 0  # values of the page
         self._take: Callable[[NDArray[Any]], None] = self._plain
@@ -184,8 +179,7 @@ class Column:
         self._at, self._unread = chunk.start, chunk.values
         self._dictionary = self._booleans if self._spec.physical == BOOLEAN else None
         self._top = None
-        name = CODECS[chunk.codec][0]
-        self._codec = None if name == "none" else pa.Codec(name)
+        self._codec = Codec(chunk.codec)
         self._ahead = AHEAD
 
     def _open_page(self) -> None:
@@ -201,7 +195,7 @@ class Column:
             self._check_size(size, header[UNCOMPRESSED])
             end = self._at + size
             if header[CRC] != MISSING:
-                page = self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
+                page = self._page(size)
                 if zlib.crc32(page.data) != header[CRC] & 0xFFFFFFFF:
                     raise Corrupt("the checksum of a page does not match", self.row_group)
             if kind == DICTIONARY_PAGE:
@@ -215,9 +209,12 @@ class Column:
     def _check_size(self, size: int, uncompressed: int) -> None:
         """Compares what a page says of its size with what the file has and the chunk says of all pages."""
         chunk = self._chunk
-        most = CODECS[chunk.codec][1]
         claimed = max(chunk.uncompressed, MODEST)  # some old writers counted less than there is
-        if size < 0 or size > self._end_of_data - self._at or not 0 <= uncompressed <= min(claimed, most * size + 1024):
+        if (
+            size < 0
+            or size > self._end_of_data - self._at
+            or not 0 <= uncompressed <= min(claimed, self._codec.most * size + 1024)
+        ):
             raise Corrupt("the size of a page is wrong", self.row_group)
         if size > chunk.end - self._at or uncompressed > chunk.uncompressed:
             raise Declined("a page is larger than its column chunk")
@@ -230,39 +227,29 @@ class Column:
             after = page_header(data, 0, len(data), self._header, self._found, self._stack)
             if after >= 0:
                 self._at += after
+                self._behind = data[after:]
                 found: list[int] = self._header.tolist()
                 return found
             if len(data) == self._chunk.end - self._at or len(data) > LONGEST_HEADER:
                 raise Corrupt("the header of a page is none", self.row_group)
             least = min(8 * len(data), self._chunk.end - self._at)
 
-    def _decompressed(self, data: Bytes, size: int) -> Bytes:
-        """The page's bytes: `data` itself where nothing is compressed."""
-        if self._codec is None:
-            if len(data) != size:
-                raise Declined("the size of a page is damaged")
-            return data
-        if size == 0:
-            return data[:0]
-        if not _fits(CODECS[self._chunk.codec][0], data, size):
-            raise Declined("the size of a compressed page is damaged")
-        found: Bytes = np.frombuffer(self._codec.decompress(pa.py_buffer(data), size), dtype=np.uint8)
-        if len(found) != size:
-            raise Declined("the size of a compressed page is damaged")
-        found.flags.writeable = False
-        return found
+    def _page(self, size: int) -> Bytes:
+        """The body of the page whose header was read last."""
+        if size > len(self._behind):
+            return self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
+        return self._behind[:size]
 
     def _read_dictionary(self, header: list[int], size: int) -> None:
         spec = self._spec
         if spec.physical == BOOLEAN or header[ENCODING] not in (PLAIN, PLAIN_DICTIONARY):
             raise Declined("its dictionary is encoded in an unknown way")
-        data = self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
-        body = self._decompressed(data, header[UNCOMPRESSED])
+        body = self._codec.decompress(self._page(size), header[UNCOMPRESSED])
         count = header[VALUES]
         if not 0 <= count * spec.stored.itemsize <= len(body):
             raise Corrupt("a dictionary has fewer values than it says", self.row_group)
         values = body[: count * spec.stored.itemsize].view(spec.stored)
-        if spec.as_stored and self._codec is not None and values.flags.aligned:
+        if spec.as_stored and self._codec.compresses and values.flags.aligned:
             self._dictionary = values
         else:  # the window moves on, and decoders want aligned values
             self._dictionary = empty((count,), spec.wanted)
@@ -287,19 +274,19 @@ class Column:
                 raise Declined("its levels are bit-packed, which is deprecated")
         plain = v2 and not header[IS_COMPRESSED]  # MISSING means compressed
         wanted = n * spec.stored.itemsize
-        in_file = (self._codec is None or plain) and spec.as_stored and header[ENCODING] == PLAIN
+        in_file = (not self._codec.compresses or plain) and spec.as_stored and header[ENCODING] == PLAIN
         if in_file and wanted >= DIRECT and header[CRC] == MISSING:
             self._open_direct(n, size, wanted)
             return
         # Large pages are read as they come, for small ones a stretch of the file at a time.
         self._ahead = AHEAD if size < DIRECT else 0
-        body = self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
-        if v2 and self._codec is not None and not plain:
+        body = self._page(size)
+        if v2 and self._codec.compresses and not plain:
             begin = self._verify(body[:levels], n)
-            values = self._decompressed(body[levels:], header[UNCOMPRESSED] - levels)
+            values = self._codec.decompress(body[levels:], header[UNCOMPRESSED] - levels)
             begin = 0
         else:
-            values = body if plain else self._decompressed(body, header[UNCOMPRESSED])
+            values = body if plain else self._codec.decompress(body, header[UNCOMPRESSED])
             begin = self._verify(values, n)
         self._body, self._place = values, begin
         self._begin(header[ENCODING], n)
@@ -392,6 +379,10 @@ class Column:
         assert dictionary is not None
         if not len(self._indices):
             self._indices = np.empty(BLOCK, dtype=np.uint32)
+        if self._width == 1 and self._bits is not None and len(dictionary) > 1:
+            if encodings.choose(self._body, self._state, dictionary.view(self._bits), out.view(self._bits)) != len(out):
+                raise Declined("a page has fewer values than it says")
+            return
         for start in range(0, len(out), BLOCK):
             piece = out[start : start + BLOCK]
             indices = self._indices[: len(piece)]
@@ -424,29 +415,3 @@ class Column:
         encodings.join(self._body, self._place, total, first, values.view(bits))
         if not spec.as_stored:
             out[:] = spec.convert(values)
-
-
-def _fits(name: str, data: Bytes, size: int) -> bool:
-    """Whether the data say that they decompress to `size` bytes: pyarrow's codecs leave what is missing as it was.
-
-    zstd needs no question, it fails unless the size is right.
-    """
-    if name == "snappy":  # a varint stands in front
-        value = shift = 0
-        for byte in data[:5].tolist():
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        return value == size
-    if name == "gzip":  # the last four bytes, which zlib has compared when it succeeds
-        return int.from_bytes(data[-4:].tobytes(), "little") == size
-    if name == "lz4_raw":
-        return bool(encodings.lz4_length(data) == size)
-    if name == "brotli":  # says nothing of its length: once more, piece by piece
-        length = 0
-        with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), "brotli") as stream:
-            while length <= size and (piece := len(stream.read(AHEAD))):
-                length += piece
-        return length == size
-    return True

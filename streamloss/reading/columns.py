@@ -33,9 +33,11 @@ from streamloss.errors import (
     Place,
 )
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
+from streamloss.reading.encodings import interleave
 from streamloss.reading.layouts import is_text
 from streamloss.reading.memory import one_batch
 from streamloss.reading.paths import first_line
+from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
 Bools = NDArray[np.bool_]
@@ -250,15 +252,18 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
 def _wide(name: str, columns: list[Column], dtype: str) -> Column:
     """K flat columns side by side, shape (n, K)."""
     n = len(columns[0].values)
-    rows = np.empty((n, len(columns)), dtype=ARRAY_DTYPES[dtype])
+    item = ARRAY_DTYPES[dtype]
+    stack, rows = empty((len(columns), n), item), empty((n, len(columns)), item)
     null: Bools | None = None
     where: dict[int, str] = {}
     for j, column in enumerate(columns):
-        rows[:, j] = column.values
+        stack[j] = column.values
         if column.null is not None:
             null = _either(null, column.null)
             for row in np.flatnonzero(column.null)[:REMEMBERED].tolist():
                 where.setdefault(row, column.name)
+    bits = np.dtype(f"u{item.itemsize}")
+    interleave(stack.view(bits), rows.view(bits))
     return Column(name, rows, null, null_column=where)
 
 

@@ -116,40 +116,99 @@ def _unpack_run(data: Any, bit: Any, width: Any, out: Any, at: Any, n: Any) -> N
         i += 1
 
 
+@loop
+def _next_run(data: Any, width: Any, state: Any) -> Any:
+    """Reads the head of the next run into `state`; false when there is none."""
+    end = len(data)
+    head, at = varint(data, state[_AT], end)
+    count = min(head >> 1, MOST)
+    if at < 0 or count == 0:
+        return False
+    if head & 1:
+        state[_VALUE] = -1
+        state[_BIT] = at * 8
+        state[_LEFT] = count * 8
+        state[_AT] = min(at + count * width, end)
+    else:
+        size = (width + 7) >> 3
+        if size > end - at:
+            return False
+        state[_VALUE] = np.int64(_bits(data, at * 8, 8 * size))
+        state[_LEFT] = count
+        state[_AT] = at + size
+    return True
+
+
 @decoder
 def unpack(data: Any, width: Any, state: Any, out: Any) -> Any:
     """The next len(out) values of `width` (0 to 32) bits as uint32; how many there were."""
-    end = len(data)
     n = len(out)
     done = np.int64(0)
     while done < n:
-        if state[_LEFT] == 0:
-            head, at = varint(data, state[_AT], end)
-            count = min(head >> 1, MOST)
-            if at < 0 or count == 0:
-                return done
-            if head & 1:
-                state[_VALUE] = -1
-                state[_BIT] = at * 8
-                state[_LEFT] = count * 8
-                state[_AT] = min(at + count * width, end)
-            else:
-                size = (width + 7) >> 3
-                if size > end - at:
-                    return done
-                state[_VALUE] = np.int64(_bits(data, at * 8, 8 * size))
-                state[_LEFT] = count
-                state[_AT] = at + size
+        if state[_LEFT] == 0 and not _next_run(data, width, state):
+            return done
         take = min(n - done, state[_LEFT])
         if state[_VALUE] >= 0:
             value = np.uint32(state[_VALUE])
             for i in range(done, done + take):
                 out[i] = value
         else:
-            if take * width > end * 8 - state[_BIT]:
+            if take * width > len(data) * 8 - state[_BIT]:
                 return done
             _unpack_run(data, state[_BIT], width, out, done, take)
             state[_BIT] += take * width
+        state[_LEFT] -= take
+        done += take
+    return done
+
+
+@decoder
+def choose(data: Any, state: Any, dictionary: Any, out: Any) -> Any:
+    """`unpack` and `gather` in one where indices have one bit, as labels of two classes do; how many values there were.
+
+    dictionary: two values or more. Both are in registers, so there is nothing to look up: 0.15 ns a value for 0.6.
+    """
+    n = len(out)
+    kind = out.dtype.type
+    zero, change, nothing, one = dictionary[0], dictionary[0] ^ dictionary[1], kind(0), np.uint64(1)
+    last = len(data) - 8
+    done = np.int64(0)
+    while done < n:
+        if state[_LEFT] == 0 and not _next_run(data, 1, state):
+            return done
+        take = min(n - done, state[_LEFT])
+        if state[_VALUE] > 1:
+            return done
+        if state[_VALUE] >= 0:
+            value = dictionary[state[_VALUE]]
+            for at in range(done, done + take):
+                out[at] = value
+        else:
+            bit = state[_BIT]
+            if take > len(data) * 8 - bit:
+                return done
+            i = np.int64(0)
+            while i < take:
+                byte = bit >> 3
+                if bit & 7 == 0 and i + 64 <= take and byte <= last:
+                    word = _load(data, np.uint64(byte))
+                    to = np.uint64(done + i)
+                    for j in range(np.uint64(64)):
+                        out[to + j] = zero ^ (change & (nothing - kind((word >> j) & one)))
+                    bit += 64
+                    i += 64
+                elif bit & 7 == 0 and i + 8 <= take:
+                    word = np.uint64(data[byte])
+                    to = np.uint64(done + i)
+                    for j in range(np.uint64(8)):
+                        out[to + j] = zero ^ (change & (nothing - kind((word >> j) & one)))
+                    bit += 8
+                    i += 8
+                else:
+                    out[done + i] = dictionary[(data[byte] >> (bit & 7)) & 1]
+                    bit += 1
+                    i += 1
+            state[_BIT] = bit
         state[_LEFT] -= take
         done += take
     return done
@@ -182,6 +241,17 @@ def join(data: Any, start: Any, total: Any, first: Any, out: Any) -> None:
             at += total
             for i in range(block, stop):
                 out[i] |= kind(kind(data[at + i]) << kind(8 * j))
+
+
+@decoder
+def interleave(columns: Any, rows: Any) -> None:
+    """rows[i, j] = columns[j, i], some rows at a time so that they stay in the cache until they are full."""
+    k, n = columns.shape
+    for start in range(0, n, 64):
+        stop = min(n, start + 64)
+        for j in range(k):
+            for i in range(start, stop):
+                rows[i, j] = columns[j, i]
 
 
 @loop

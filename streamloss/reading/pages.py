@@ -24,8 +24,9 @@ from streamloss.errors import DataError, Place
 from streamloss.reading import arrow
 from streamloss.reading.arrow import Part, opened, record_batches, unchanged
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
-from streamloss.reading.chunks import CODEC_NAMES, CODECS, ENCODING_NAMES, READABLE, Corrupt, Spec
+from streamloss.reading.chunks import ENCODING_NAMES, READABLE, Corrupt, Spec
 from streamloss.reading.chunks import Column as Pages
+from streamloss.reading.codecs import AHEAD, CODEC_NAMES, CODECS
 from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
 from streamloss.reading.footer import (
     BOOLEAN,
@@ -46,7 +47,7 @@ from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
-_LEAST_WINDOW, _MOST_WINDOW = 1 << 14, 1 << 20
+_LEAST_WINDOW = 1 << 14
 
 Key = tuple[str, str]  # role, column
 
@@ -99,7 +100,7 @@ def _file(path: str) -> Iterator[int]:
 
 def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
     found = _search(fd, part, plan)
-    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), _MOST_WINDOW)
+    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), AHEAD)
     readers = {key: Pages(fd, spec, chunks, found.end, window) for key, (spec, chunks) in found.columns.items()}
     rest = _Rest(part, plan)
     try:
