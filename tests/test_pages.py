@@ -368,6 +368,24 @@ def test_a_checksum_that_does_not_match(tmp_path):
             read(str(path), reader)
 
 
+@pytest.mark.parametrize("layout", ["list", "flat"])
+@pytest.mark.parametrize("size", [b"\xff\xff\xff\xff\x0f", b"\xfe\xff\xff\x7f"])  # -2^31 and a gigabyte, in zigzag
+def test_a_page_that_asks_for_gigabytes(tmp_path, layout, size):
+    """Refused by its header: neither is the memory taken, nor is pyarrow asked, which would take it."""
+    path = tmp_path / "p.parquet"
+    columns = {"prob": [0.5] * 9} if layout == "flat" else {"logits": [[0.5, 1.0]] * 9}
+    pq.write_table(pa.table(columns), path, compression="snappy", use_dictionary=False, write_statistics=False)
+    data = bytearray(path.read_bytes())
+    assert data[4:7] == b"\x15\x00\x15"  # a data page; its uncompressed size comes next
+    at = 7
+    while data[at] & 128:
+        at += 1
+    data[7 : at + 1] = size
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"row group 0.*(the size of a page is wrong|the header of a page is none)"):
+        read(str(path))
+
+
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     """A short read, not the end of the process that a memory map would be."""
     n, k = 40_000, 10
@@ -539,7 +557,7 @@ INTEGERS = st.one_of(st.integers(-5, 5), st.integers(-(2**31), 2**31 - 1), st.in
 
 
 @given(
-    st.lists(INTEGERS, min_size=1, max_size=400), st.integers(1, 300), st.sampled_from([(128, 4), (256, 8), (128, 1), (64, 8)])
+    st.lists(INTEGERS, min_size=1, max_size=400), st.integers(1, 300), st.sampled_from([(128, 4), (256, 8), (128, 1), (384, 3)])
 )
 @settings(SETTINGS, max_examples=200)
 def test_delta(values, piece, blocks):

@@ -167,6 +167,16 @@ class Column:
         except Declined as error:
             raise Declined(str(error), self.row_group) from error
 
+    def probe(self, pages: int) -> None:
+        """Looks at the headers of the first pages. Raises `Corrupt` where one claims what cannot be."""
+        self._open_chunk()
+        for _ in range(pages):
+            if self._at >= self._chunk.end:
+                break
+            header = self._read_header()
+            self._check_size(header[COMPRESSED], header[UNCOMPRESSED])
+            self._at += header[COMPRESSED]
+
     # ---- pages
 
     def _open_chunk(self) -> None:
@@ -209,12 +219,9 @@ class Column:
     def _check_size(self, size: int, uncompressed: int) -> None:
         """Compares what a page says of its size with what the file has and the chunk says of all pages."""
         chunk = self._chunk
-        claimed = max(chunk.uncompressed, MODEST)  # some old writers counted less than there is
-        if (
-            size < 0
-            or size > self._end_of_data - self._at
-            or not 0 <= uncompressed <= min(claimed, self._codec.most * size + 1024)
-        ):
+        # Some old writers counted less than there is.
+        most = min(max(chunk.uncompressed, MODEST), self._codec.most * size + 1024)
+        if not (0 <= size <= self._end_of_data - self._at and 0 <= uncompressed <= most):
             raise Corrupt("the size of a page is wrong", self.row_group)
         if size > chunk.end - self._at or uncompressed > chunk.uncompressed:
             raise Declined("a page is larger than its column chunk")
@@ -274,8 +281,8 @@ class Column:
                 raise Declined("its levels are bit-packed, which is deprecated")
         plain = v2 and not header[IS_COMPRESSED]  # MISSING means compressed
         wanted = n * spec.stored.itemsize
-        in_file = (not self._codec.compresses or plain) and spec.as_stored and header[ENCODING] == PLAIN
-        if in_file and wanted >= DIRECT and header[CRC] == MISSING:
+        in_file = (not self._codec.compresses or plain) and size == header[UNCOMPRESSED]
+        if in_file and spec.as_stored and header[ENCODING] == PLAIN and wanted >= DIRECT and header[CRC] == MISSING:
             self._open_direct(n, size, wanted)
             return
         # Large pages are read as they come, for small ones a stretch of the file at a time.

@@ -291,7 +291,7 @@ def open_delta(data: Any, at: Any, state: Any) -> Any:
     first, at = _unsigned(data, at, end)
     if at < 0 or minis == 0 or per_block == 0 or per_block > MOST or minis > per_block or total > MOST:
         return -1
-    if per_block % minis or (per_block // minis) % 8:
+    if per_block % 128 or per_block % minis or (per_block // minis) % 32:
         return -1
     state[:] = np.uint64(0)
     state[_D_AT] = at

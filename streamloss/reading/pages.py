@@ -48,6 +48,7 @@ from streamloss.reading.roles import CLASS_ROLES, Plan
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
 _LEAST_WINDOW = 1 << 14
+_PROBED = 32  # pages of a list column that are looked at before pyarrow is asked for its first rows
 
 Key = tuple[str, str]  # role, column
 
@@ -84,6 +85,36 @@ def why_not(path: str, plan: Plan) -> dict[str, str]:
     return {name: str(declined) for name, declined in found.declined.items()}
 
 
+def peek_length(path: str, column: str) -> int | None:
+    """How many values the first row of a list column has that is not null; None when all are null.
+
+    pyarrow says it, of pages that were looked at first: it would take the memory that a damaged one asks for.
+    """
+    with suppress(Declined, OSError, ValueError, MemoryError):
+        if not is_uri(path):
+            with _file(path) as fd:
+                footer = Footer(fd)
+                leaf = footer.leaf(column)
+                byte = np.dtype(np.uint8)
+                _, chunks = footer.chunks([leaf.index], 0, footer.row_groups)
+                for chunk in chunks[leaf.index]:
+                    if not isinstance(chunk, str) and chunk.rows and chunk.codec in CODECS:
+                        spec = Spec(leaf.physical, leaf.definition, byte, None, byte, 0)
+                        with _named(path, column):
+                            Pages(fd, spec, [chunk], footer.end_of_data, _LEAST_WINDOW).probe(_PROBED)
+                        break
+    return arrow.peek_length(path, column)
+
+
+@contextmanager
+def _named(path: str, column: str) -> Iterator[None]:
+    """Says where a page is corrupt."""
+    try:
+        yield
+    except Corrupt as error:
+        raise DataError(str(error), place=Place(path, error.row_group, column=column)) from error
+
+
 @contextmanager
 def _file(path: str) -> Iterator[int]:
     if is_uri(path):
@@ -115,12 +146,11 @@ def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
             left: list[str] = []
             for (role, name), pages in readers.items():
                 try:
-                    columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n)
+                    with _named(part.path, name):
+                        columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n)
                 except Declined as declined:
                     _refuse(part, plan, name, declined)
                     left.append(name)
-                except Corrupt as error:
-                    raise DataError(str(error), place=Place(part.path, error.row_group, column=name)) from error
             if left:
                 # Columns tend to be left together. Where more follow, one reader for all is better than many.
                 again = list(plan.needed) if rest.columns else left

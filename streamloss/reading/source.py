@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options, Task
-from streamloss.reading.arrow import Footer, Part, peek_length, survey
+from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
-from streamloss.reading.pages import read_part, why_not
+from streamloss.reading.pages import peek_length, read_part, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, unreadable
 from streamloss.reading.roles import Plan, Reader, check_schema, make_plan
 

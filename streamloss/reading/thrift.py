@@ -116,16 +116,13 @@ def skip(data: Any, at: Any, end: Any, kind: Any, stack: Any) -> Any:
                     return -1
                 head = np.int64(data[at])
                 at += 1
-                if head == 0:
+                kind = head & 15
+                if kind == 0:
                     depth -= 1
-                    continue
-                if head < 16:  # the field id stands apart
+                elif head < 16:  # the field id stands apart
                     _, at = varint(data, at, end)
                     if at < 0:
                         return -1
-                kind = head & 15
-                if kind == 0:
-                    return -1
 
 
 @decoder
@@ -138,9 +135,9 @@ def fields(data: Any, at: Any, end: Any, found: Any, stack: Any) -> Any:
     while at < end:
         head = np.int64(data[at])
         at += 1
-        if head == 0:
-            return at
         kind = head & 15
+        if kind == 0:  # whatever the other four bits are
+            return at
         if head >= 16:
             field += head >> 4
         else:
@@ -155,8 +152,6 @@ def fields(data: Any, at: Any, end: Any, found: Any, stack: Any) -> Any:
                 return -1
             value = np.int64(data[at])
             at += 1
-        elif kind == 0:
-            return -1
         elif kind <= _I64:
             number, at = varint(data, at, end)
             if at < 0:
