@@ -132,6 +132,7 @@ def zoo(draw):
             encoding["label"] = draw(st.sampled_from(["DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"]))
     written = {
         "compression": draw(st.sampled_from(CODECS)),
+        "version": draw(st.sampled_from(["1.0", "2.4", "2.6"])),
         "data_page_version": draw(st.sampled_from(["1.0", "2.0"])),
         "data_page_size": draw(st.sampled_from([40, 100, 1000, 1 << 20])),
         "write_batch_size": draw(st.sampled_from([1, 7, 64, 1024])),
