@@ -140,7 +140,7 @@ def batch_of(
         codes.ignore(_present(mask, mask.values == 0))
     if label is not None and plan.options.ignore_index is not None:
         codes.ignore(_present(label, label.values == plan.options.ignore_index))
-    if weights is not None:
+    if weights is not None and not (n and weights.min() > 0):  # no pass over a mask where there is nothing to mask
         zero = weights == 0
         codes.ignore(zero if weight is None else _present(weight, zero))
     for each in (mask, prediction, target, label, weight, size):
@@ -158,9 +158,9 @@ def batch_of(
                 codes.breaks(~((label.values >= 0) & (label.values <= 1)), LABEL, label, label.show)
         elif n and (label.values.view(np.uint64).max() if label.bound is None else label.bound) >= k:  # negative ones are huge
             codes.breaks((label.values < 0) | (label.values >= k), LABEL, label, label.show)
-    if weight is not None:
+    if weight is not None and not (n and weight.values.min() >= 0 and weight.values.max() < np.inf):
         codes.breaks(~((weight.values >= 0) & (weight.values < np.inf)), WEIGHT, weight, weight.show)
-    if size is not None:
+    if size is not None and n and size.values.min() < 0:
         codes.breaks(size.values < 0, BYTES, size, size.show)
     return Batch(
         path=path,
