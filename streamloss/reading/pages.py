@@ -74,13 +74,13 @@ def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
 
 def why_not(path: str, plan: Plan) -> dict[str, str]:
     """The needed columns that the page reader would leave to pyarrow, and why, as far as the footer tells."""
-    if plan.reader == "arrow":
-        return dict.fromkeys(plan.needed, "--reader arrow")
+    if is_uri(path):
+        return dict.fromkeys(plan.needed, "it is not a local file")
     try:
         with _file(path) as fd:
             footer = Footer(fd)
             found = _look_up(footer, plan, 0, footer.row_groups)
-    except (Declined, DataError) as error:
+    except (Declined, DataError, OSError, ValueError, MemoryError) as error:
         return dict.fromkeys(plan.needed, str(error))
     return {name: str(declined) for name, declined in found.declined.items()}
 
@@ -153,7 +153,7 @@ def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
                     left.append(name)
             if left:
                 # Columns tend to be left together. Where more follow, one reader for all is better than many.
-                again = list(plan.needed) if rest.columns else left
+                again = list(plan.needed) if rest.columns else list(dict.fromkeys(left))
                 readers = {key: pages for key, pages in readers.items() if key[1] not in again}
                 columns = {key: column for key, column in columns.items() if key[1] not in again}
                 rest.begin(again, at)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options, Task
+from streamloss.reading import arrow
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
@@ -140,10 +141,11 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None, reade
         what = files[0] if len(files) == 1 else f"all {len(files)} files"
         raise DataError("no rows: the input is empty", place=Place(what))
     rest = files[len(empty) + 1 :]
+    peek = arrow.peek_length if reader == "arrow" else peek_length
     plan = make_plan(
         first.schema,
         options,
-        lambda column: next((k for f in [path, *rest] if (k := peek_length(f, column)) is not None), None),
+        lambda column: next((k for f in [path, *rest] if (k := peek(f, column)) is not None), None),
         path=path,
         batch_rows=batch_rows,
         reader=reader,
