@@ -10,7 +10,7 @@ from typing import Any, Self
 from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import DISPLAY, Options
-from streamloss.reading.source import Input, Plan, convert, open_input
+from streamloss.reading.source import Input, Plan, Reader, convert, open_input
 from streamloss.reporting.files import write_atomically
 from streamloss.reporting.report import Report
 from streamloss.reporting.summary import summarize
@@ -25,6 +25,7 @@ def evaluate(
     *,
     threads: int | None = None,
     batch_rows: int | None = None,
+    reader: Reader = "auto",
     progress: Watcher | None = None,
     save_state: str | Path | None = None,
     **options: Any,
@@ -35,6 +36,8 @@ def evaluate(
         an Arrow table, record batch or reader; or a dict of NumPy arrays, (n,) or (n, K).
     threads: kernel and reader threads (default: the cores of this process); the result does not depend on them.
     batch_rows: rows per chunk (default: about 4 MiB); the result does not depend on it.
+    reader: 'pages', our reader of Parquet pages, or an error where it cannot; 'arrow', pyarrow; 'auto' (default), pages where
+        it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.
     save_state: a file for the exact state, which `merge` and `streamloss report` read.
     options: the command line's options with underscores, e.g. logits='z', label='y', unit='bit' (see `Options`).
@@ -44,7 +47,7 @@ def evaluate(
     asked = Options.of(**options)
     count = thread_count(threads)
     started, compiling = time.perf_counter(), jit.compile_seconds()
-    source: Input = open_input(paths, asked, batch_rows)
+    source: Input = open_input(paths, asked, batch_rows, reader)
     state = run(source, asked, count, progress)
     compiling = jit.compile_seconds() - compiling
     seconds = time.perf_counter() - started - compiling

@@ -38,7 +38,10 @@ def _wide_vectors() -> None:
 
 _wide_vectors()
 _PACKAGE = Path(__file__).parent
-_SOURCES = ("jit.py", "errors.py", "quantities.py", "state.py", "ieee/*.py", "kernels/*.py")
+_SOURCES = (
+    "jit.py", "errors.py", "quantities.py", "state.py", "ieee/*.py", "kernels/*.py",
+    "reading/thrift.py", "reading/footer.py", "reading/encodings.py", "reading/levels.py",
+)  # fmt: skip
 
 
 def _default_root() -> Path:
@@ -90,10 +93,19 @@ def kernel(function: F) -> F:
     Enter parallel kernels from one thread only; Numba's workqueue layer aborts otherwise. A kernel leaves writing to the
     functions that it calls: what it wrote itself to an array out of a tuple, Numba would take for dead and drop.
     """
+    return _kept(function, parallel=True)
+
+
+def decoder(function: F) -> F:
+    """An entry point of reading: a serial loop over bytes, kept on disk too. Any number of threads may be in it."""
+    return _kept(function, parallel=False)
+
+
+def _kept(function: F, parallel: bool) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = cache_dir()
     try:
-        return cast(F, numba.njit(parallel=True, nogil=True, error_model="numpy", cache=True)(function))
+        return cast(F, numba.njit(parallel=parallel, nogil=True, error_model="numpy", cache=True)(function))
     finally:
         config.CACHE_DIR = before
 

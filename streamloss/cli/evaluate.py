@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,6 +20,12 @@ from streamloss.options import Options
     "Running",
     shared.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
     shared.option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
+    shared.option(
+        "--reader",
+        type=click.Choice(("auto", "pages", "arrow")),
+        default="auto",
+        help="Who decodes Parquet: our page reader, pyarrow, or the first that can.  [default: auto]",
+    ),
     shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
 )
 @shared.output
@@ -31,6 +37,7 @@ def evaluate(
     save_state: str | None,
     threads: int | None,
     batch_rows: int | None,
+    reader: Literal["auto", "pages", "arrow"],
     progress: bool | None,
     **options: Any,
 ) -> None:
@@ -58,6 +65,7 @@ def evaluate(
             list(paths),
             threads=threads,
             batch_rows=batch_rows,
+            reader=reader,
             progress=meter.show if meter.wanted else None,
             save_state=save_state,
             **options,

@@ -15,7 +15,8 @@ from streamloss.options import Options
 @shared.columns
 @shared.output
 def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **columns: Any) -> None:
-    """Say what columns PATH... has, what they would be used as, how they are stored, and the command to type.
+    """Say what columns PATH... has, what they would be used as, how they are stored, who reads them, and the command to
+    type.
 
     Only metadata is read.
 

@@ -7,7 +7,7 @@ a page per column rather than a row group (9 MB where its dataset scanner held 3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
@@ -79,54 +80,65 @@ class Footer:
 def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
     at = stamp(path)
-    with _opened(path) as file:
-        return Footer(path, at, file.schema_arrow, file.metadata)
+    with opened(path) as file:
+        footer = Footer(path, at, file.schema_arrow, file.metadata)
+    if min(footer.group_rows, default=0) < 0:
+        raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
+    return footer
 
 
 def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time."""
-    _unchanged(part)
-    try:
-        with _opened(part.path) as file:
-            rows = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
-            starts = np.cumsum([0, *rows[:-1]], dtype=np.int64)
-            at, end = part.first_row, part.first_row + part.rows
-            batches = file.iter_batches(
-                batch_size=plan.batch_rows,
-                row_groups=list(part.row_groups),
-                columns=list(plan.needed),
-                use_threads=False,
-            )
-            while True:
-                group = int(np.searchsorted(starts, at, side="right")) - 1
-                try:
-                    batch = next(batches, None)
-                except _ERRORS as error:
-                    raise unreadable(part.path, error, _broken_group(part, plan, group)) from error
-                if batch is None:
-                    break
-                if batch.num_rows:
-                    yield convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
-                    at += batch.num_rows
-                del batch
-            if at != end:
-                raise DataError(f"the file ends at row {at}; its footer promises {end}", place=Place(part.path, group))
-    except DataError:
-        # Whatever went wrong, that the file changed explains it better.
-        _unchanged(part)
-        raise
-    _unchanged(part)
+    with unchanged(part), opened(part.path) as file:
+        at, starts = part.first_row, group_starts(file)
+        for batch in record_batches(file, part, plan, plan.needed, at):
+            yield convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
+            at += batch.num_rows
+            del batch
 
 
-def _broken_group(part: Part, plan: Plan, first: int) -> int:
+def group_starts(file: pq.ParquetFile) -> NDArray[np.int64]:
+    """The first row of every row group."""
+    rows = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    return np.cumsum([0, *rows[:-1]], dtype=np.int64)
+
+
+def record_batches(
+    file: pq.ParquetFile, part: Part, plan: Plan, columns: Sequence[str], first_row: int
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of the part's rows from `first_row` of the file on. Raises `DataError` where they cannot be read."""
+    starts = group_starts(file)
+    begin = max(part.row_groups[0], int(np.searchsorted(starts, first_row, side="right")) - 1)
+    at, end = int(starts[begin]), part.first_row + part.rows
+    batches = file.iter_batches(
+        batch_size=plan.batch_rows,
+        row_groups=[group for group in part.row_groups if group >= begin],
+        columns=list(columns),
+        use_threads=False,
+    )
+    while True:
+        group = int(np.searchsorted(starts, at, side="right")) - 1
+        try:
+            batch = next(batches, None)
+        except _ERRORS as error:
+            raise unreadable(part.path, error, _broken_group(part, plan, columns, group)) from error
+        if batch is None:
+            break
+        at += batch.num_rows
+        if at > first_row:
+            yield batch.slice(max(0, batch.num_rows - (at - first_row)))
+        del batch
+    if at != end:
+        raise DataError(f"the file ends at row {at}; its footer promises {end}", place=Place(part.path, group))
+
+
+def _broken_group(part: Part, plan: Plan, columns: Sequence[str], first: int) -> int:
     """The first row group from `first` on that cannot be read: a batch that fails may reach over several."""
     for group in part.row_groups:
         if group < first:
             continue
-        with _opened(part.path) as file:
-            alone = file.iter_batches(
-                batch_size=plan.batch_rows, row_groups=[group], columns=list(plan.needed), use_threads=False
-            )
+        with opened(part.path) as file:
+            alone = file.iter_batches(batch_size=plan.batch_rows, row_groups=[group], columns=list(columns), use_threads=False)
             try:
                 for _ in alone:
                     pass
@@ -137,7 +149,7 @@ def _broken_group(part: Part, plan: Plan, first: int) -> int:
 
 def peek_length(path: str, column: str) -> int | None:
     """How many values the first row of a list column has that is not null; None when all are null."""
-    with _opened(path) as file, _arrow_errors(path):
+    with opened(path) as file, _arrow_errors(path):
         for batch in file.iter_batches(batch_size=PEEK_ROWS, columns=[column], use_threads=False):
             length = first_length(batch.column(column))
             if length is not None:
@@ -145,20 +157,34 @@ def peek_length(path: str, column: str) -> int | None:
     return None
 
 
-def _unchanged(part: Part) -> None:
+@contextmanager
+def unchanged(part: Part) -> Iterator[None]:
+    """Raises `DataError` when the part's file is not, before or after, the one it was planned with."""
+    _compare(part)
+    try:
+        yield
+    except DataError:
+        # Whatever went wrong, that the file changed explains it better.
+        _compare(part)
+        raise
+    _compare(part)
+
+
+def _compare(part: Part) -> None:
     if stamp(part.path) != part.stamp:
         raise DataError("the file changed while it was read", place=Place(part.path))
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[pq.ParquetFile]:
+def opened(path: str) -> Iterator[pq.ParquetFile]:
+    """The file, open, on a handle of its own. Raises `DataError` when it is no Parquet file that can be read."""
     try:
         handle = open_file(path)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     with handle:
         try:
-            file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=1 << 20)
+            file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
         except _ERRORS as error:
             raise _not_parquet(path, handle, error) from error
         yield file

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,11 @@ from streamloss.errors import (
     Place,
 )
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
+from streamloss.reading.encodings import interleave
 from streamloss.reading.layouts import is_text
 from streamloss.reading.memory import one_batch
 from streamloss.reading.paths import first_line
+from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
 Bools = NDArray[np.bool_]
@@ -45,7 +48,7 @@ _UNKNOWN = np.iinfo(np.int64).min
 
 
 @dataclass
-class _Column:
+class Column:
     """One role's values, which rows are null, and which break another rule with how to say what stood there."""
 
     name: str
@@ -53,6 +56,7 @@ class _Column:
     null: Bools | None = None
     null_column: dict[int, str] = field(default_factory=dict)  # where one of several flat columns is null
     wrong: Bools | None = None
+    bound: int | None = None  # no label is above it or negative, where that is known
     show: Callable[[int], object] = lambda row: None
 
 
@@ -66,7 +70,7 @@ class _Codes:
     def ignore(self, where: Bools) -> None:
         self.code[where & (self.code == USED)] = IGNORED
 
-    def breaks(self, where: Bools | None, rule: int, column: _Column, show: Callable[[int], object]) -> None:
+    def breaks(self, where: Bools | None, rule: int, column: Column, show: Callable[[int], object]) -> None:
         if where is None or not where.any():
             return
         where = where & (self.code == USED)
@@ -85,30 +89,49 @@ def convert(
 ) -> Batch:
     """One batch as the plan reads it, from an Arrow batch or table (or `__arrow_c_stream__`) or a dict of arrays."""
     batch = one_batch(data)
-    n = batch.num_rows
+    read = partial(column_of, batch, plan, path=path)
+    return batch_of(read, plan, batch.num_rows, path=path, first_row=first_row, row_groups=row_groups)
+
+
+def column_of(batch: pa.RecordBatch, plan: Plan, role: str, name: str, *, path: str | None) -> Column:
+    """A column of an Arrow batch in its role."""
+    one_field(batch.schema, name, path)
+    column = batch.column(name)
+    if role == "label":
+        return _labels(plan, column, path)
+    dtype = dtype_of(plan, role)
+    if role in CLASS_ROLES and len(plan.columns[role]) == 1:
+        return _matrix(name, column, plan.task.classes, dtype, path)
+    return _flat(name, column, dtype, path)
+
+
+def dtype_of(plan: Plan, role: str) -> str:
+    """What the numbers of a role other than the label travel in."""
+    if role == plan.prediction:
+        return plan.prediction_dtype
+    return plan.target_dtype or "float64" if role == plan.target else "float64"
+
+
+def batch_of(
+    read: Callable[[str, str], Column],
+    plan: Plan,
+    n: int,
+    *,
+    path: str | None,
+    first_row: int,
+    row_groups: NDArray[np.int64] | None,
+) -> Batch:
+    """The batch of n rows whose columns `read(role, name)` gives, every row judged."""
     k = plan.task.classes
 
-    def column(name: str) -> pa.Array:
-        one_field(batch.schema, name, path)
-        return batch.column(name)
+    def of(role: str) -> Column:
+        columns = [read(role, name) for name in plan.columns[role]]
+        return columns[0] if len(columns) == 1 else _wide(plan.roles[role], columns, dtype_of(plan, role))
 
-    def classes_of(role: str, dtype: str) -> _Column:
-        names = plan.columns[role]
-        if role not in CLASS_ROLES:
-            return _flat(names[0], column(names[0]), dtype, path)
-        if len(names) > 1:
-            return _wide(plan.roles[role], [_flat(name, column(name), dtype, path) for name in names], dtype)
-        return _matrix(names[0], column(names[0]), k, dtype, path)
-
-    prediction = classes_of(plan.prediction, plan.prediction_dtype)
-    target = classes_of(plan.target, plan.target_dtype) if plan.target and plan.target_dtype else None
-    label = _labels(plan, column(plan.columns["label"][0]), path) if "label" in plan.columns else None
-    others = {
-        role: _flat(plan.columns[role][0], column(plan.columns[role][0]), "float64", path)
-        for role in ("weight", "bytes", "mask")
-        if role in plan.columns
-    }
-    weight, size, mask = others.get("weight"), others.get("bytes"), others.get("mask")
+    prediction = of(plan.prediction)
+    target = of(plan.target) if plan.target and plan.target_dtype else None
+    label = of("label") if "label" in plan.columns else None
+    weight, size, mask = (of(role) if role in plan.columns else None for role in ("weight", "bytes", "mask"))
     weights = _weights(plan, weight, label, n)
 
     codes = _Codes(n)
@@ -117,7 +140,7 @@ def convert(
         codes.ignore(_present(mask, mask.values == 0))
     if label is not None and plan.options.ignore_index is not None:
         codes.ignore(_present(label, label.values == plan.options.ignore_index))
-    if weights is not None:
+    if weights is not None and not (n and weights.min() > 0):  # no pass over a mask where there is nothing to mask
         zero = weights == 0
         codes.ignore(zero if weight is None else _present(weight, zero))
     for each in (mask, prediction, target, label, weight, size):
@@ -129,13 +152,15 @@ def convert(
             codes.breaks(each.wrong, count_rule, each, each.show)
     if label is not None and plan.task.label != "none":
         if plan.task.label == "soft":
-            codes.breaks(np.isnan(label.values), NAN, label, label.show)
-            codes.breaks(~((label.values >= 0) & (label.values <= 1)), LABEL, label, label.show)
-        else:
+            # One look tells that all is well, as it nearly always is: NaN is neither.
+            if not (n and label.values.min() >= 0 and label.values.max() <= 1):
+                codes.breaks(np.isnan(label.values), NAN, label, label.show)
+                codes.breaks(~((label.values >= 0) & (label.values <= 1)), LABEL, label, label.show)
+        elif n and (label.values.view(np.uint64).max() if label.bound is None else label.bound) >= k:  # negative ones are huge
             codes.breaks((label.values < 0) | (label.values >= k), LABEL, label, label.show)
-    if weight is not None:
+    if weight is not None and not (n and weight.values.min() >= 0 and weight.values.max() < np.inf):
         codes.breaks(~((weight.values >= 0) & (weight.values < np.inf)), WEIGHT, weight, weight.show)
-    if size is not None:
+    if size is not None and n and size.values.min() < 0:
         codes.breaks(size.values < 0, BYTES, size, size.show)
     return Batch(
         path=path,
@@ -183,7 +208,7 @@ def _plain(column: pa.Array, name: str | None = None, path: str | None = None) -
     return column
 
 
-def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -> _Column:
+def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -> Column:
     """K values a row from one column, shape (n, K)."""
     plain = _plain(column, name, path)
     kind = plain.type
@@ -192,7 +217,7 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
     if pa.types.is_fixed_size_binary(kind):
         if kind.byte_width != k * ARRAY_DTYPES[dtype].itemsize:
             raise _other_type(name, column, f"{k} values of {dtype}", path)
-        return _Column(name, _view(plain, dtype, n * k, plain.offset * k).reshape(n, k), null)
+        return Column(name, _view(plain, dtype, n * k, plain.offset * k).reshape(n, k), null)
     if pa.types.is_fixed_size_list(kind):
         if kind.list_size != k:
             raise _other_type(name, column, f"{k} values of {dtype}", path)
@@ -202,7 +227,7 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
         inner = _nulls(child)
         if inner is not None:
             null = _either(null, np.asarray(inner.reshape(n, k).any(axis=1)))
-        return _Column(name, values, null)
+        return Column(name, values, null)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         raise _other_type(name, column, f"lists of {dtype}", path)
     offsets = plain.offsets.to_numpy()
@@ -217,39 +242,42 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
         null = _either(null, before[offsets[1:] - start] > before[offsets[:-1] - start])
     wrong = lengths != k
     if not wrong.any():
-        return _Column(name, values.reshape(n, k), null)
+        return Column(name, values.reshape(n, k), null)
     good = ~wrong if null is None else ~(wrong | null)
     rows = np.zeros((n, k), dtype=values.dtype)
     rows[good] = values[np.repeat(good, lengths)].reshape(-1, k)
-    return _Column(name, rows, null, wrong=wrong, show=lambda row: f"{lengths[row]} value{'' if lengths[row] == 1 else 's'}")
+    return Column(name, rows, null, wrong=wrong, show=lambda row: f"{lengths[row]} value{'' if lengths[row] == 1 else 's'}")
 
 
-def _wide(name: str, columns: list[_Column], dtype: str) -> _Column:
+def _wide(name: str, columns: list[Column], dtype: str) -> Column:
     """K flat columns side by side, shape (n, K)."""
     n = len(columns[0].values)
-    rows = np.empty((n, len(columns)), dtype=ARRAY_DTYPES[dtype])
+    item = ARRAY_DTYPES[dtype]
+    stack, rows = empty((len(columns), n), item), empty((n, len(columns)), item)
     null: Bools | None = None
     where: dict[int, str] = {}
     for j, column in enumerate(columns):
-        rows[:, j] = column.values
+        stack[j] = column.values
         if column.null is not None:
             null = _either(null, column.null)
             for row in np.flatnonzero(column.null)[:REMEMBERED].tolist():
                 where.setdefault(row, column.name)
-    return _Column(name, rows, null, null_column=where)
+    bits = np.dtype(f"u{item.itemsize}")
+    interleave(stack.view(bits), rows.view(bits))
+    return Column(name, rows, null, null_column=where)
 
 
-def _flat(name: str, column: pa.Array, dtype: str, path: str | None) -> _Column:
+def _flat(name: str, column: pa.Array, dtype: str, path: str | None) -> Column:
     """One number a row, shape (n,); booleans as 0 and 1."""
     plain = _plain(column, name, path)
     if pa.types.is_boolean(plain.type):
         plain = plain.cast(pa.uint8())
     wider = dtype == "float64" and pa.types.is_floating(plain.type)
     values = _widened(plain) if wider else _numbers(name, plain, dtype, path)
-    return _Column(name, values, _nulls(plain), show=lambda row: _show(column, row))
+    return Column(name, values, _nulls(plain), show=lambda row: _show(column, row))
 
 
-def _labels(plan: Plan, column: pa.Array, path: str | None) -> _Column:
+def _labels(plan: Plan, column: pa.Array, path: str | None) -> Column:
     """Labels as int64 class numbers, or float64 for a soft binary label; `_UNKNOWN` is no class and no ignore index."""
     name = plan.columns["label"][0]
     plain = _plain(column, name, path)
@@ -269,10 +297,10 @@ def _labels(plan: Plan, column: pa.Array, path: str | None) -> _Column:
             values = np.where(values < 0, _UNKNOWN, values)
     else:
         raise _other_type(name, column, "labels", path)
-    return _Column(name, values, null, show=lambda row: _show(column, row))
+    return Column(name, values, null, show=lambda row: _show(column, row))
 
 
-def _weights(plan: Plan, weight: _Column | None, label: _Column | None, n: int) -> NDArray[np.float64] | None:
+def _weights(plan: Plan, weight: Column | None, label: Column | None, n: int) -> NDArray[np.float64] | None:
     """The row's weight: the weight column times the class weight of the label."""
     values = None if weight is None else weight.values
     if plan.options.class_weights is None or label is None:
@@ -284,7 +312,7 @@ def _weights(plan: Plan, weight: _Column | None, label: _Column | None, n: int) 
         return factor if values is None else values * factor
 
 
-def _check_mask(mask: _Column, path: str | None, first_row: int) -> None:
+def _check_mask(mask: Column, path: str | None, first_row: int) -> None:
     bad = np.flatnonzero(_present(mask, (mask.values != 0) & (mask.values != 1)))
     if len(bad):
         row = int(bad[0])
@@ -294,7 +322,7 @@ def _check_mask(mask: _Column, path: str | None, first_row: int) -> None:
         )
 
 
-def _present(column: _Column, where: Bools) -> Bools:
+def _present(column: Column, where: Bools) -> Bools:
     return where if column.null is None else where & ~column.null
 
 

@@ -22,17 +22,21 @@ def facts(
     options: Options,
     plan: Plan | None,
     problem: str | None,
+    left: dict[str, str],
 ) -> dict[str, Any]:
-    """JSON-ready facts about the input; `footers` are empty for a stream, `plan` is None when there is a `problem`."""
+    """JSON-ready facts about the input; `footers` are empty for a stream, `plan` is None when there is a `problem`.
+
+    left: the needed columns that the page reader leaves to pyarrow, and why.
+    """
     rows = [file["rows"] for file in files]
     sizes = [file["bytes"] for file in files]
     return {
         "files": [{name: file[name] for name in ("path", "bytes", "rows")} for file in files],
         "rows": None if None in rows else sum(rows),
         "bytes": None if None in sizes else sum(sizes),
-        "columns": [_column(field, options, plan, footers) for field in schema],
+        "columns": [_column(field, options, plan, footers, left) for field in schema],
         "row_groups": sum(f.metadata.num_row_groups for f in footers) if footers else None,
-        "reader": "arrow",
+        "reader": _readers(plan, left),
         "family": plan.task.family if plan else None,
         "classes": plan.task.classes if plan else None,
         "command": _command(paths, schema, options, plan),
@@ -40,7 +44,17 @@ def facts(
     }
 
 
-def _column(field: pa.Field, options: Options, plan: Plan | None, footers: list[Footer]) -> dict[str, Any]:
+def _readers(plan: Plan | None, left: dict[str, str]) -> str | None:
+    """Who would read the needed columns: 'pages', 'arrow' or 'both'."""
+    if plan is None:
+        return None
+    names = {"arrow" if name in left else "pages" for name in plan.needed}
+    return "both" if len(names) > 1 else names.pop()
+
+
+def _column(
+    field: pa.Field, options: Options, plan: Plan | None, footers: list[Footer], left: dict[str, str]
+) -> dict[str, Any]:
     columns = plan.columns if plan else {}
     role = next((role for role, names in columns.items() if field.name in names), None)
     classes: int | None = None
@@ -78,6 +92,8 @@ def _column(field: pa.Field, options: Options, plan: Plan | None, footers: list[
         "encodings": sorted(encodings),
         "codec": ", ".join(sorted(codecs)) or None,
         "bytes": size if footers else None,
+        "reader": None if role is None else "arrow" if field.name in left else "pages",
+        "reader_reason": left.get(field.name),
     }
 
 

@@ -24,6 +24,8 @@ from streamloss.options import PREDICTIONS, ROLES, TARGETS, Form, LabelKind, Opt
 from streamloss.reading.batch import ARRAY_DTYPES
 from streamloss.reading.layouts import is_number, label_kind_of, layout_of, storage, value_dtype
 
+Reader = Literal["auto", "pages", "arrow"]  # who reads Parquet: pages where it can, nobody but pages, nobody but pyarrow
+
 SCALAR_PREDICTIONS = ("logit", "prob", "logprob")
 CLASS_ROLES = ("logits", "probs", "logprobs", *TARGETS)
 BATCH_BYTES = 4 << 20
@@ -47,6 +49,7 @@ class Plan:
     prediction_dtype: str
     target_dtype: str | None
     batch_rows: int
+    reader: Reader = "auto"
 
     @property
     def prediction(self) -> str:
@@ -79,6 +82,7 @@ def make_plan(
     *,
     path: str | None = None,
     batch_rows: int | None = None,
+    reader: Reader = "auto",
 ) -> Plan:
     """Decide roles, family, K and dtypes.
 
@@ -133,6 +137,7 @@ def make_plan(
         prediction_dtype=prediction_dtype,
         target_dtype=target_dtype,
         batch_rows=batch_rows or 0,
+        reader=reader,
     )
     return plan if batch_rows else replace(plan, batch_rows=min(max(1, BATCH_BYTES // plan.row_bytes), MAX_BATCH_ROWS))
 

@@ -13,21 +13,23 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options, Task
-from streamloss.reading.arrow import Footer, Part, peek_length, read_part, survey
+from streamloss.reading import arrow
+from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
+from streamloss.reading.pages import peek_length, read_part, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, unreadable
-from streamloss.reading.roles import Plan, check_schema, make_plan
+from streamloss.reading.roles import Plan, Reader, check_schema, make_plan
 
-__all__ = ["Input", "Part", "Plan", "convert", "describe", "open_input", "read_part"]
+__all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
 
 PART_BYTES = 64 << 20
 STDIN = "-"
@@ -112,16 +114,20 @@ class Input:
         self.files[0]["rows"] = at
 
 
-def open_input(data: Any, options: Options, batch_rows: int | None = None) -> Input:
-    """Find the files, read their footers, decide what the columns are.
+def open_input(data: Any, options: Options, batch_rows: int | None = None, reader: Reader = "auto") -> Input:
+    """Find the files, read their footers, decide what the columns are; `reader` says who is to decode Parquet.
 
     Raises `DataError` for what is missing, unreadable, of the wrong type or differs between files, and `UsageError` for
     what the options leave open.
     """
     if batch_rows is not None and batch_rows < 1:
         raise UsageError(f"batch_rows must be 1 or more, not {batch_rows}")
+    if reader not in get_args(Reader):
+        raise UsageError(f"--reader is one of {', '.join(get_args(Reader))}, not {reader!r}")
     paths = _paths(data)
     if paths is None or paths == [STDIN]:
+        if reader == "pages":
+            raise UsageError("--reader pages reads the pages of Parquet files, and this is none")
         return _open_stream(data, options, batch_rows)
     files = expand(paths)
     # The first file with rows decides what the columns are; of the others' footers only the numbers are kept.
@@ -135,12 +141,14 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None) -> In
         what = files[0] if len(files) == 1 else f"all {len(files)} files"
         raise DataError("no rows: the input is empty", place=Place(what))
     rest = files[len(empty) + 1 :]
+    peek = arrow.peek_length if reader == "arrow" else peek_length
     plan = make_plan(
         first.schema,
         options,
-        lambda column: next((k for f in [path, *rest] if (k := peek_length(f, column)) is not None), None),
+        lambda column: next((k for f in [path, *rest] if (k := peek(f, column)) is not None), None),
         path=path,
         batch_rows=batch_rows,
+        reader=reader,
     )
 
     def planned(path: str) -> _Planned:
@@ -183,7 +191,14 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         plan = open_input(data, options).plan
     except StreamlossError as error:
         problem = str(error)
-    return facts(paths or [STDIN], entries, schema, footers, options, plan, problem)
+    left: dict[str, str] = {}
+    if plan is not None and not footers:
+        left = dict.fromkeys(plan.needed, "it is no file")
+    elif plan is not None:
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            for reasons in pool.map(why_not, [f.path for f in footers], [plan] * len(footers)):
+                left = reasons | left
+    return facts(paths or [STDIN], entries, schema, footers, options, plan, problem, left)
 
 
 def _paths(data: Any) -> list[str] | None:

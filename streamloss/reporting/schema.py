@@ -48,15 +48,28 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
     lines = [("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:MOST_INPUTS])]
     if len(found["files"]) > MOST_INPUTS:
         lines.append(("", f"and {units.counted(len(found['files']) - MOST_INPUTS, 'more file', 'more files')}"))
-    for key in ("family", "classes", "reader", "problem"):
-        if found.get(key):
-            lines.append((key, units.printable(found[key])))
+    for key, value in (*((key, found.get(key)) for key in ("family", "classes")), ("reader", _reader(found))):
+        if value:
+            lines.append((key, units.printable(value)))
+    if found.get("problem"):
+        lines.append(("problem", units.printable(found["problem"])))
     pairs(lines, console)
     if (command := found.get("command")) and not found.get("problem"):
         console.print()
         wrapped("to evaluate:", console)
         # A command is there to be copied, so the terminal breaks it where it must and no line break is put in.
         console.print(Text(f"{' ' * INDENT}{units.printable(command)}", style="bold"), soft_wrap=True)
+
+
+def _reader(found: dict[str, Any]) -> str | None:
+    """Who reads, and why pyarrow where it does."""
+    reader = found.get("reader")
+    left = [column for column in found["columns"] if column.get("reader_reason")]
+    if not left:
+        return None if reader is None else str(reader)
+    names = ", ".join(repr(column["name"]) for column in left[:3]) + (", …" if len(left) > 3 else "")
+    reasons = "; ".join(dict.fromkeys(column["reader_reason"] for column in left[:3]))
+    return f"{'arrow' if reader == 'arrow' else 'pages, arrow'} for {names} ({reasons})"
 
 
 def _folded(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,424 @@
+"""The pages of a column chunk, decoded straight into memory that the caller owns.
+
+A `Column` follows one leaf over the row groups of a part, and `fill` writes its next values, however pages and rows lie:
+so every column of a batch has the same rows, each value is written once, and what is held is one page a column.
+
+Formats: parquet.thrift, Encodings.md, Compression.md. Data pages v1 and v2, dictionary pages; index pages are skipped; a
+page's CRC, where there is one, is compared (`Corrupt`). Whatever cannot be read here is `Declined`. A page's own claims are
+checked against the chunk's before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streamloss.reading import encodings
+from streamloss.reading.codecs import AHEAD, Codec
+from streamloss.reading.footer import BOOLEAN, Chunk, Declined
+from streamloss.reading.levels import check_levels
+from streamloss.reading.pool import empty
+from streamloss.reading.thrift import (
+    COMPRESSED,
+    CRC,
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DEFINITION,
+    DICTIONARY_PAGE,
+    ENCODING,
+    HEADER_FIELDS,
+    INDEX_PAGE,
+    IS_COMPRESSED,
+    MISSING,
+    NULLS,
+    PAGE_TYPE,
+    REPETITION,
+    UNCOMPRESSED,
+    VALUES,
+    page_header,
+    workspace,
+)
+from streamloss.reading.window import Bytes, Window, read
+
+PLAIN, PLAIN_DICTIONARY, RLE, BIT_PACKED, DELTA, RLE_DICTIONARY, SPLIT = 0, 2, 3, 4, 5, 8, 9  # Encoding
+READABLE = {
+    PLAIN,
+    PLAIN_DICTIONARY,
+    RLE,
+    BIT_PACKED,
+    DELTA,
+    RLE_DICTIONARY,
+    SPLIT,
+}  # BIT_PACKED: only of levels there are none of
+ENCODING_NAMES = {6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY"}
+DIRECT = 1 << 17  # plain uncompressed values of so many bytes in a page are read where they are to stand
+BLOCK = 1 << 15  # indices that are unpacked before they are looked up
+LONGEST_HEADER = 1 << 24
+MODEST = 1 << 26  # bytes of a page that are no cause for suspicion
+_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
+
+
+class Corrupt(Exception):
+    """A page that nobody should read: its checksum does not match, or it claims what cannot be.
+
+    pyarrow is not asked then: it takes the memory that such a page asks for, and compares no checksum unless told to.
+    """
+
+    def __init__(self, reason: str, row_group: int) -> None:
+        super().__init__(f"the file is damaged: {reason}")
+        self.row_group = row_group
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a leaf's values stand in the file and are wanted.
+
+    `stored` is their dtype in PLAIN (booleans: uint8, one each), `narrow` what a stored integer is cut to, `wanted` what
+    is delivered. `k` is the number of values in a row of a list, 0 for one value a row.
+    """
+
+    physical: int
+    definition: int
+    stored: np.dtype[Any]
+    narrow: np.dtype[Any] | None
+    wanted: np.dtype[Any]
+    k: int
+
+    def convert(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Stored values as they are wanted."""
+        if self.narrow is not None:
+            values = values.astype(self.narrow)
+        return values.astype(self.wanted, copy=False)
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the bytes of a plain value are delivered as they are."""
+        return self.narrow is None and self.stored == self.wanted and self.physical != BOOLEAN
+
+
+class Column:
+    """The values of one leaf over the row groups of a part."""
+
+    def __init__(self, fd: int, spec: Spec, chunks: Sequence[Chunk], end_of_data: int, window: int) -> None:
+        self._fd, self._spec, self._chunks = fd, spec, chunks
+        self._window = Window(fd, window)
+        self._end_of_data = end_of_data
+        self._next = 0  # chunk
+        self._chunk = chunks[0]
+        self._behind: Bytes = np.empty(0, dtype=np.uint8)  # what is at hand behind the header of the page
+        self._at = self._unread = 0  # where the next page begins, values of the chunk that no page was read for
+        self._left = 0  # values of the page
+        self._take: Callable[[NDArray[Any]], None] = self._plain
+        self._body: Any = None
+        self._place = 0
+        self._state: NDArray[Any] = np.zeros(0)
+        self._width = 0
+        self._dictionary: NDArray[Any] | None = None
+        self._top: int | None = None  # of the dictionary
+        self._sizes, self._phase = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        self._header = np.zeros(HEADER_FIELDS, dtype=np.int64)
+        self._stack, self._found = workspace()
+        self._indices = np.empty(0, dtype=np.uint32)
+        self._whole = False  # whether the values filled last came from one dictionary, or from none
+        unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+        self._bits = unsigned.get(spec.wanted.itemsize) if spec.wanted.kind != "V" else None
+        if spec.physical == BOOLEAN:
+            self._booleans = np.array([0, 1], dtype=spec.wanted)
+            self._booleans.flags.writeable = False
+
+    @property
+    def row_group(self) -> int:
+        """Where it is."""
+        return self._chunk.row_group
+
+    def bound(self, values: NDArray[Any]) -> int:
+        """What no label of `values`, filled last, is above (negative ones count as huge): often known for nothing."""
+        if self._whole and self._take == self._looked_up and self._dictionary is not None and len(self._dictionary):
+            if self._top is None:
+                self._top = int(self._dictionary.view(np.uint64).max())
+            return self._top
+        return int(values.view(np.uint64).max())
+
+    def fill(self, out: NDArray[Any]) -> None:
+        """Writes the next len(out) values. Raises `Declined` or `Corrupt` where it cannot."""
+        done, n = 0, len(out)
+        dictionary = self._dictionary
+        self._whole = True
+        try:
+            while done < n:
+                if not self._left:
+                    before = self._take
+                    self._open_page()
+                    if done and (self._take != before or self._dictionary is not dictionary):
+                        self._whole = False
+                    dictionary = self._dictionary
+                take = min(n - done, self._left)
+                self._take(out[done : done + take])
+                done += take
+                self._left -= take
+        except _ERRORS as error:  # pyarrow's codecs, and the system
+            raise Declined(f"a page cannot be decoded ({error})", self.row_group) from error
+        except Declined as error:
+            raise Declined(str(error), self.row_group) from error
+
+    def probe(self, pages: int) -> None:
+        """Looks at the headers of the first pages. Raises `Corrupt` where one claims what cannot be."""
+        self._open_chunk()
+        for _ in range(pages):
+            if self._at >= self._chunk.end:
+                break
+            header = self._read_header()
+            self._check_size(header[COMPRESSED], header[UNCOMPRESSED])
+            self._at += header[COMPRESSED]
+
+    # ---- pages
+
+    def _open_chunk(self) -> None:
+        if self._phase[0]:
+            raise Declined("its rows are not all of one length")
+        if self._next == len(self._chunks):
+            raise Declined("it has fewer values than rows")
+        self._chunk = chunk = self._chunks[self._next]
+        self._next += 1
+        self._at, self._unread = chunk.start, chunk.values
+        self._dictionary = self._booleans if self._spec.physical == BOOLEAN else None
+        self._top = None
+        self._codec = Codec(chunk.codec)
+        self._ahead = AHEAD
+
+    def _open_page(self) -> None:
+        """Goes on to the next data page that has values."""
+        self._body = None
+        self._window.trim()
+        while not self._left:
+            if not self._unread:
+                self._open_chunk()
+                continue
+            header = self._read_header()
+            kind, size = header[PAGE_TYPE], header[COMPRESSED]
+            self._check_size(size, header[UNCOMPRESSED])
+            end = self._at + size
+            if header[CRC] != MISSING:
+                page = self._page(size)
+                if zlib.crc32(page.data) != header[CRC] & 0xFFFFFFFF:
+                    raise Corrupt("the checksum of a page does not match", self.row_group)
+            if kind == DICTIONARY_PAGE:
+                self._read_dictionary(header, size)
+            elif kind in (DATA_PAGE, DATA_PAGE_V2):
+                self._open_data(header, size, kind == DATA_PAGE_V2)
+            elif kind != INDEX_PAGE:
+                raise Declined(f"a page of unknown type {kind}")
+            self._at = end
+
+    def _check_size(self, size: int, uncompressed: int) -> None:
+        """Compares what a page says of its size with what the file has and the chunk says of all pages."""
+        chunk = self._chunk
+        # Some old writers counted less than there is.
+        most = min(max(chunk.uncompressed, MODEST), self._codec.most * size + 1024)
+        if not (0 <= size <= self._end_of_data - self._at and 0 <= uncompressed <= most):
+            raise Corrupt("the size of a page is wrong", self.row_group)
+        if size > chunk.end - self._at or uncompressed > chunk.uncompressed:
+            raise Declined("a page is larger than its column chunk")
+
+    def _read_header(self) -> list[int]:
+        """The header of the page at `_at`, which moves to its body."""
+        least = min(64, self._chunk.end - self._at)
+        while True:
+            data = self._window.view(self._at, least, self._chunk.end, self._ahead)
+            after = page_header(data, 0, len(data), self._header, self._found, self._stack)
+            if after >= 0:
+                self._at += after
+                self._behind = data[after:]
+                found: list[int] = self._header.tolist()
+                return found
+            if len(data) == self._chunk.end - self._at or len(data) > LONGEST_HEADER:
+                raise Corrupt("the header of a page is none", self.row_group)
+            least = min(8 * len(data), self._chunk.end - self._at)
+
+    def _page(self, size: int) -> Bytes:
+        """The body of the page whose header was read last."""
+        if size > len(self._behind):
+            return self._window.view(self._at, size, self._chunk.end, self._ahead)[:size]
+        return self._behind[:size]
+
+    def _read_dictionary(self, header: list[int], size: int) -> None:
+        spec = self._spec
+        if spec.physical == BOOLEAN or header[ENCODING] not in (PLAIN, PLAIN_DICTIONARY):
+            raise Declined("its dictionary is encoded in an unknown way")
+        body = self._codec.decompress(self._page(size), header[UNCOMPRESSED])
+        count = header[VALUES]
+        if not 0 <= count * spec.stored.itemsize <= len(body):
+            raise Corrupt("a dictionary has fewer values than it says", self.row_group)
+        values = body[: count * spec.stored.itemsize].view(spec.stored)
+        if spec.as_stored and self._codec.compresses and values.flags.aligned:
+            self._dictionary = values
+        else:  # the window moves on, and decoders want aligned values
+            self._dictionary = empty((count,), spec.wanted)
+            self._dictionary[:] = spec.convert(values)
+        self._dictionary.flags.writeable = False
+        self._top = None
+
+    def _open_data(self, header: list[int], size: int, v2: bool) -> None:
+        spec, n = self._spec, header[VALUES]
+        if not 0 <= n <= self._unread:
+            raise Corrupt("a page says that it has more values than there are", self.row_group)
+        if v2:
+            if header[NULLS]:
+                raise Declined("there are nulls")
+            self._sizes[0], self._sizes[1] = header[REPETITION], header[DEFINITION]
+            levels = header[REPETITION] + header[DEFINITION]
+            if min(header[REPETITION], header[DEFINITION]) < 0 or levels > min(size, header[UNCOMPRESSED]):
+                raise Declined("the levels of a page are damaged")
+        else:
+            self._sizes[:] = -1
+            if (spec.definition and header[DEFINITION] != RLE) or (spec.k and header[REPETITION] != RLE):
+                raise Declined("its levels are bit-packed, which is deprecated")
+        plain = v2 and not header[IS_COMPRESSED]  # MISSING means compressed
+        wanted = n * spec.stored.itemsize
+        in_file = (not self._codec.compresses or plain) and size == header[UNCOMPRESSED]
+        if in_file and spec.as_stored and header[ENCODING] == PLAIN and wanted >= DIRECT and header[CRC] == MISSING:
+            self._open_direct(n, size, wanted)
+            return
+        # Large pages are read as they come, for small ones a stretch of the file at a time.
+        self._ahead = AHEAD if size < DIRECT else 0
+        body = self._page(size)
+        if v2 and self._codec.compresses and not plain:
+            begin = self._verify(body[:levels], n)
+            values = self._codec.decompress(body[levels:], header[UNCOMPRESSED] - levels)
+            begin = 0
+        else:
+            values = body if plain else self._codec.decompress(body, header[UNCOMPRESSED])
+            begin = self._verify(values, n)
+        self._body, self._place = values, begin
+        self._begin(header[ENCODING], n)
+
+    def _verify(self, data: Bytes, n: int) -> int:
+        """Where the values begin behind their levels."""
+        spec = self._spec
+        begin = check_levels(data, self._sizes, spec.definition, spec.k, n, self._phase)
+        if begin < 0:
+            raise Declined("there are nulls or rows of another length" if spec.k else "there are nulls")
+        return int(begin)
+
+    def _open_direct(self, n: int, size: int, wanted: int) -> None:
+        """Plain values that stay in the file until `fill` reads them where they are to stand; levels are read here."""
+        end = self._chunk.end
+        self._ahead = 1 << 13  # enough for the levels of long rows
+        begin = 0
+        if self._sizes[0] < 0:
+            for there in (self._spec.k > 0, self._spec.definition > 0):
+                if there:
+                    if begin + 4 > size:
+                        raise Declined("the levels of a page are damaged")
+                    begin += 4 + int(self._window.view(self._at, begin + 4, end, self._ahead)[begin : begin + 4].view("<u4")[0])
+        else:
+            begin = int(self._sizes.sum())
+        if wanted > size - begin:
+            raise Declined("a page has fewer values than it says")
+        if begin:
+            begin = self._verify(self._window.view(self._at, begin, end, self._ahead)[:begin], n)
+        self._place = self._at + begin
+        self._take = self._from_file
+        self._start(n)
+
+    def _start(self, n: int) -> None:
+        self._unread -= n
+        self._left = n
+
+    # ---- values
+
+    def _begin(self, encoding: int, n: int) -> None:
+        """Makes ready to decode n values of the page."""
+        spec, body, at = self._spec, self._body, self._place
+        if encoding in (RLE_DICTIONARY, PLAIN_DICTIONARY):
+            if self._dictionary is None or spec.physical == BOOLEAN:
+                raise Declined("a page wants a dictionary that is not there")
+            self._width = int(body[at]) if at < len(body) else 33
+            if self._width > 32:
+                raise Declined("the indices of a page are damaged")
+            self._state, self._take = encodings.hybrid(at + 1), self._looked_up
+        elif spec.physical == BOOLEAN and encoding == RLE:
+            self._width, self._state, self._take = 1, encodings.hybrid(at + 4), self._looked_up
+        elif spec.physical == BOOLEAN and encoding == PLAIN:
+            self._width, self._state, self._take = 1, encodings.packed(at, n), self._looked_up
+        elif encoding == PLAIN:
+            self._take = self._plain
+        elif encoding == DELTA and spec.stored.kind in "iu" and spec.stored.itemsize >= 4:
+            self._state = np.zeros(encodings.DELTA_STATE, dtype=np.uint64)
+            if encodings.open_delta(body, at, self._state) < n:
+                raise Declined("a page has fewer values than it says")
+            self._take = self._delta
+        elif encoding == SPLIT and spec.stored.itemsize in (2, 4, 8):
+            if n * spec.stored.itemsize > len(body) - at:
+                raise Declined("a page has fewer values than it says")
+            self._state, self._take = np.array([n, 0]), self._joined
+        else:
+            raise Declined(f"its encoding {ENCODING_NAMES.get(encoding, encoding)} is not read here")
+        self._start(n)
+
+    def _from_file(self, out: NDArray[Any]) -> None:
+        data = out.view(np.uint8)
+        read(self._fd, data, self._place)
+        self._place += len(data)
+
+    def _plain(self, out: NDArray[Any]) -> None:
+        spec = self._spec
+        size = len(out) * spec.stored.itemsize
+        if size > len(self._body) - self._place:
+            raise Declined("a page has fewer values than it says")
+        raw = self._body[self._place : self._place + size]
+        self._place += size
+        if spec.as_stored:
+            out.view(np.uint8)[:] = raw
+        elif spec.narrow is None:
+            out[:] = raw.view(spec.stored)
+        else:
+            out[:] = spec.convert(raw.view(spec.stored))
+
+    def _looked_up(self, out: NDArray[Any]) -> None:
+        dictionary = self._dictionary
+        assert dictionary is not None
+        if not len(self._indices):
+            self._indices = np.empty(BLOCK, dtype=np.uint32)
+        if self._width == 1 and self._bits is not None and len(dictionary) > 1:
+            if encodings.choose(self._body, self._state, dictionary.view(self._bits), out.view(self._bits)) != len(out):
+                raise Declined("a page has fewer values than it says")
+            return
+        for start in range(0, len(out), BLOCK):
+            piece = out[start : start + BLOCK]
+            indices = self._indices[: len(piece)]
+            if encodings.unpack(self._body, self._width, self._state, indices) != len(piece):
+                raise Declined("a page has fewer values than it says")
+            if self._bits is not None:
+                inside = encodings.gather(indices, dictionary.view(self._bits), piece.view(self._bits))
+            else:
+                inside = bool(indices.max() < len(dictionary))
+                if inside:
+                    piece[:] = dictionary[indices]
+            if not inside:
+                raise Declined("an index is beyond its dictionary")
+
+    def _delta(self, out: NDArray[Any]) -> None:
+        spec = self._spec
+        straight = spec.as_stored and spec.wanted.itemsize == 8
+        values = out.view(np.uint64) if straight else np.empty(len(out), dtype=np.uint64)
+        if encodings.delta(self._body, self._state, values) != len(out):
+            raise Declined("a page has fewer values than it says")
+        if not straight:
+            out[:] = spec.convert(values.view(np.int64).astype(spec.stored))
+
+    def _joined(self, out: NDArray[Any]) -> None:
+        spec = self._spec
+        total, first = self._state.tolist()
+        self._state[1] += len(out)
+        values = out if spec.as_stored else np.empty(len(out), dtype=spec.stored)
+        bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[spec.stored.itemsize]
+        encodings.join(self._body, self._place, total, first, values.view(bits))
+        if not spec.as_stored:
+            out[:] = spec.convert(values)

@@ -1,0 +1,367 @@
+"""The page reader of local Parquet files: needed columns straight from their pages, and pyarrow for what it leaves.
+
+pyarrow rebuilds the levels of every list element; here they are only verified (`levels`), values are decoded once, into the
+arrays that the kernels take (`chunks`, `encodings`), and `columns.batch_of` judges rows as it does for pyarrow's. Read here
+are numbers and booleans, lists of K numbers and fixed-size binary of K numbers, without nulls, in whatever codec and page
+version. Text, nulls, rows of other lengths, encryption, unknown encodings and damage go to pyarrow, column by column, from
+the row where they are met; the state that comes of it is the same to the bit. With `--reader pages` that is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streamloss.errors import DataError, Place
+from streamloss.reading import arrow
+from streamloss.reading.arrow import Part, opened, record_batches, unchanged
+from streamloss.reading.batch import ARRAY_DTYPES, Batch
+from streamloss.reading.chunks import ENCODING_NAMES, READABLE, Corrupt, Spec
+from streamloss.reading.chunks import Column as Pages
+from streamloss.reading.codecs import AHEAD, CODEC_NAMES, CODECS
+from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
+from streamloss.reading.footer import (
+    BOOLEAN,
+    DOUBLE,
+    FIXED,
+    FLOAT,
+    FLOAT16,
+    INT32,
+    INT64,
+    NO_LOGICAL,
+    Chunk,
+    Declined,
+    Footer,
+    Leaf,
+)
+from streamloss.reading.paths import is_uri, unreadable
+from streamloss.reading.pool import empty
+from streamloss.reading.roles import CLASS_ROLES, Plan
+
+_WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
+_LEAST_WINDOW = 1 << 14
+_PROBED = 32  # pages of a list column that are looked at before pyarrow is asked for its first rows
+
+Key = tuple[str, str]  # role, column
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the footer says of the needed columns: where row groups begin, what is read here, why the rest is not."""
+
+    starts: NDArray[np.int64]
+    end: int  # of the pages of all columns
+    columns: dict[Key, tuple[Spec, list[Chunk]]]
+    declined: dict[str, Declined]
+
+
+def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
+    """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for."""
+    if plan.reader == "arrow" or (plan.reader == "auto" and is_uri(part.path)):
+        yield from arrow.read_part(part, plan)
+        return
+    with unchanged(part), _file(part.path) as fd:
+        yield from _batches(fd, part, plan)
+
+
+def why_not(path: str, plan: Plan) -> dict[str, str]:
+    """The needed columns that the page reader would leave to pyarrow, and why, as far as the footer tells."""
+    if is_uri(path):
+        return dict.fromkeys(plan.needed, "it is not a local file")
+    try:
+        with _file(path) as fd:
+            footer = Footer(fd)
+            found = _look_up(footer, plan, 0, footer.row_groups)
+    except (Declined, DataError, OSError, ValueError, MemoryError) as error:
+        return dict.fromkeys(plan.needed, str(error))
+    return {name: str(declined) for name, declined in found.declined.items()}
+
+
+def peek_length(path: str, column: str) -> int | None:
+    """How many values the first row of a list column has that is not null; None when all are null.
+
+    pyarrow says it, of pages that were looked at first: it would take the memory that a damaged one asks for.
+    """
+    with suppress(Declined, OSError, ValueError, MemoryError):
+        if not is_uri(path):
+            with _file(path) as fd:
+                footer = Footer(fd)
+                leaf = footer.leaf(column)
+                byte = np.dtype(np.uint8)
+                _, chunks = footer.chunks([leaf.index], 0, footer.row_groups)
+                for chunk in chunks[leaf.index]:
+                    if not isinstance(chunk, str) and chunk.rows and chunk.codec in CODECS:
+                        spec = Spec(leaf.physical, leaf.definition, byte, None, byte, 0)
+                        with _named(path, column):
+                            Pages(fd, spec, [chunk], footer.end_of_data, _LEAST_WINDOW).probe(_PROBED)
+                        break
+    return arrow.peek_length(path, column)
+
+
+@contextmanager
+def _named(path: str, column: str) -> Iterator[None]:
+    """Says where a page is corrupt."""
+    try:
+        yield
+    except Corrupt as error:
+        raise DataError(str(error), place=Place(path, error.row_group, column=column)) from error
+
+
+@contextmanager
+def _file(path: str) -> Iterator[int]:
+    if is_uri(path):
+        raise DataError("the page reader reads local files only; --reader auto leaves others to pyarrow", place=Place(path))
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
+    found = _search(fd, part, plan)
+    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), AHEAD)
+    readers = {key: Pages(fd, spec, chunks, found.end, window) for key, (spec, chunks) in found.columns.items()}
+    rest = _Rest(part, plan)
+    try:
+        for name, declined in found.declined.items():
+            _refuse(part, plan, name, declined)
+        if found.declined:
+            rest.begin(list(found.declined), part.first_row)
+        at, end = part.first_row, part.first_row + part.rows
+        while at < end:
+            n = min(plan.batch_rows, end - at, rest.rows)
+            columns: dict[Key, Column] = {}
+            left: list[str] = []
+            for (role, name), pages in readers.items():
+                try:
+                    with _named(part.path, name):
+                        columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n)
+                except Declined as declined:
+                    _refuse(part, plan, name, declined)
+                    left.append(name)
+            if left:
+                # Columns tend to be left together. Where more follow, one reader for all is better than many.
+                again = list(plan.needed) if rest.columns else list(dict.fromkeys(left))
+                readers = {key: pages for key, pages in readers.items() if key[1] not in again}
+                columns = {key: column for key, column in columns.items() if key[1] not in again}
+                rest.begin(again, at)
+            batch = rest.take(n)
+            read = partial(_either, columns, batch, plan, part.path)
+            yield batch_of(read, plan, n, path=part.path, first_row=at, row_groups=found.starts)
+            at += n
+            del batch, columns, read
+    finally:
+        rest.close()
+
+
+def _refuse(part: Part, plan: Plan, name: str, declined: Declined) -> None:
+    if plan.reader == "pages":
+        place = Place(part.path, declined.row_group, column=name)
+        raise DataError(f"the page reader cannot read it: {declined}; --reader auto leaves it to pyarrow", place=place)
+
+
+def _either(columns: dict[Key, Column], batch: pa.RecordBatch | None, plan: Plan, path: str, role: str, name: str) -> Column:
+    return columns[role, name] if (role, name) in columns else column_of(batch, plan, role, name, path=path)
+
+
+def _read(plan: Plan, role: str, pages: Pages, spec: Spec, name: str, n: int) -> Column:
+    """The next n rows of a column in its role."""
+    try:
+        if role in CLASS_ROLES and len(plan.columns[role]) == 1:
+            rows = empty((n, plan.task.classes), ARRAY_DTYPES[dtype_of(plan, role)])
+            pages.fill(rows.reshape(-1).view(spec.wanted))
+            return Column(name, rows)
+        values = empty((n,), spec.wanted)
+        pages.fill(values)
+    except MemoryError as error:
+        raise Declined("its rows are too large for the memory there is", pages.row_group) from error
+    bound = pages.bound(values) if role == "label" and values.dtype.kind == "i" else None
+    kind: Any = bool if spec.physical == BOOLEAN else float if spec.physical in (FLOAT, DOUBLE, FIXED) else int
+    return Column(name, values, bound=bound, show=lambda row: kind(values[row]))
+
+
+class _Rest:
+    """What pyarrow reads of a part: some columns from some row on, in pieces of the size that is asked for."""
+
+    def __init__(self, part: Part, plan: Plan) -> None:
+        self._part, self._plan = part, plan
+        self.columns: list[str] = []
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._piece: pa.RecordBatch | None = None
+
+    def begin(self, columns: list[str], first_row: int) -> None:
+        """From now on these columns, from this row on."""
+        self.close()
+        self.columns = columns
+        self._batches = self._open(first_row)
+        self._piece = None
+
+    def _open(self, first_row: int) -> Iterator[pa.RecordBatch]:
+        with opened(self._part.path) as file:
+            yield from record_batches(file, self._part, self._plan, self.columns, first_row)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are at hand in one piece; as many as there may be where nothing is read here."""
+        if not self.columns:
+            return 1 << 62
+        while not self._piece:
+            self._piece = self._more()
+        return int(self._piece.num_rows)
+
+    def _more(self) -> pa.RecordBatch:
+        batch = next(self._batches, None)
+        if batch is None:
+            raise DataError("the file holds fewer rows than its footer promises", place=Place(self._part.path))
+        return batch
+
+    def take(self, n: int) -> pa.RecordBatch | None:
+        """The next n rows; None where nothing is read here."""
+        if not self.columns:
+            return None
+        pieces: list[pa.RecordBatch] = []
+        while n:
+            size = min(n, self.rows)
+            assert self._piece is not None
+            pieces.append(self._piece.slice(0, size))
+            self._piece = self._piece.slice(size) if size < self._piece.num_rows else None
+            n -= size
+        if len(pieces) == 1:
+            return pieces[0]
+        return pa.Table.from_batches(pieces).unify_dictionaries().combine_chunks().to_batches()[0]
+
+    def close(self) -> None:
+        """Closes the file."""
+        if hasattr(self._batches, "close"):
+            self._batches.close()
+
+
+# ---- what can be read
+
+
+def _search(fd: int, part: Part, plan: Plan) -> _Found:
+    """Everything about the needed columns of a part; where the footer itself is left to pyarrow, no column is read here."""
+    first, count = part.row_groups[0], len(part.row_groups)
+    try:
+        footer = Footer(fd)
+        if part.row_groups != tuple(range(first, first + count)) or first + count > footer.row_groups:
+            raise Declined("its row groups are not those of the plan")
+        found = _look_up(footer, plan, first, count)
+        stop = found.starts[first + count] if first + count < len(found.starts) else None
+        if found.starts[first] != part.first_row or stop not in (None, part.first_row + part.rows):
+            raise Declined("its rows are not those of the plan")
+        return found
+    except (Declined, OSError, ValueError, MemoryError) as error:
+        declined = error if isinstance(error, Declined) else Declined(str(error))
+        with opened(part.path) as file:
+            return _Found(arrow.group_starts(file), 0, {}, dict.fromkeys(plan.needed, declined))
+
+
+def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
+    specs: dict[Key, tuple[Spec, int]] = {}
+    declined: dict[str, Declined] = {}
+    for role, names in plan.columns.items():
+        for name in names:
+            try:
+                leaf = footer.leaf(name)
+                specs[role, name] = spec_of(plan, role, name, leaf), leaf.index
+            except Declined as error:
+                declined[name] = error
+    rows, chunks = footer.chunks([index for _, index in specs.values()], first, count)
+    columns: dict[Key, tuple[Spec, list[Chunk]]] = {}
+    for (role, name), (spec, index) in specs.items():
+        readable: list[Chunk] = []
+        for group, chunk in enumerate(chunks[index], first):
+            problem = chunk if isinstance(chunk, str) else _problem(spec, chunk)
+            if problem:
+                declined.setdefault(name, Declined(problem, group))
+            elif not isinstance(chunk, str) and chunk.rows:
+                readable.append(chunk)
+        if readable:
+            columns[role, name] = spec, readable
+    columns = {key: found for key, found in columns.items() if key[1] not in declined}
+    starts = np.zeros(len(rows), dtype=np.int64)
+    np.cumsum(rows[:-1], out=starts[1:])
+    return _Found(starts, footer.end_of_data, columns, declined)
+
+
+def _problem(spec: Spec, chunk: Chunk) -> str | None:
+    """Why a column chunk cannot be read here."""
+    if chunk.codec not in CODECS:
+        return f"its compression {CODEC_NAMES.get(chunk.codec, chunk.codec)} is not read here"
+    for encoding in range(63):
+        if chunk.encodings >> encoding & 1 and encoding not in READABLE:
+            return f"its encoding {ENCODING_NAMES.get(encoding, encoding)} is not read here"
+    if chunk.type != spec.physical:
+        return "its type differs from the schema's"
+    if chunk.nulls > 0:
+        return "there are nulls"
+    if chunk.values != chunk.rows * max(1, spec.k):
+        return "there are nulls or rows of another length"
+    return None
+
+
+def spec_of(plan: Plan, role: str, name: str, leaf: Leaf) -> Spec:
+    """How a leaf is read in its role. Raises `Declined` when it cannot be."""
+    one_column = role in CLASS_ROLES and len(plan.columns[role]) == 1
+    if plan.kinds[name] == "name":
+        raise Declined("it holds text")
+    if one_column and leaf.physical == FIXED and leaf.repetition == 0:
+        size = plan.task.classes * ARRAY_DTYPES[dtype_of(plan, role)].itemsize
+        if leaf.width != size or leaf.logical != NO_LOGICAL or leaf.converted != -1:
+            raise Declined("its bytes are something else")
+        item = np.dtype((np.void, size))
+        return Spec(FIXED, leaf.definition, item, None, item, 0)
+    if leaf.repetition != one_column or leaf.definition > 7:
+        raise Declined("it is nested in an unusual way")
+    stored, narrow = _stored(leaf)
+    wanted: np.dtype[Any] = np.dtype(np.float64)
+    if role == "label":
+        if leaf.integer == (64, False):
+            raise Declined("labels of uint64 may be beyond int64")
+        if leaf.physical in (BOOLEAN, INT32, INT64):
+            wanted = np.dtype(np.int64)
+    else:
+        dtype = dtype_of(plan, role)
+        if dtype == "float16" and leaf.physical == FIXED:
+            stored = wanted = ARRAY_DTYPES[dtype]
+        elif dtype in ("float16", "bfloat16"):
+            if leaf.integer != (16, False):
+                raise Declined("it holds no 16-bit floats")
+            wanted = ARRAY_DTYPES[dtype]
+        elif dtype == "float32":
+            if leaf.physical != FLOAT:
+                raise Declined("it holds no float32")
+            wanted = ARRAY_DTYPES[dtype]
+    return Spec(leaf.physical, leaf.definition, stored, narrow, wanted, plan.task.classes if one_column else 0)
+
+
+def _stored(leaf: Leaf) -> tuple[np.dtype[Any], np.dtype[Any] | None]:
+    """The dtype of a leaf's plain values, and the one that its integers are cut to."""
+    plain = leaf.logical == NO_LOGICAL and leaf.converted == -1
+    with suppress(KeyError):
+        if plain or leaf.logical == FLOAT16:
+            # float16 stands in two bytes.
+            by_type = {FLOAT: "<f4", DOUBLE: "<f8", BOOLEAN: "u1"} if plain else {FIXED: "<f2"}
+            if leaf.physical != FIXED or leaf.width == 2:
+                return np.dtype(by_type[leaf.physical]), None
+    if leaf.integer is not None and leaf.physical in (INT32, INT64):
+        bits, signed = leaf.integer
+        sign = "i" if signed else "u"
+        if leaf.physical == INT64 and bits == 64:
+            return np.dtype(f"<{sign}8"), None
+        if leaf.physical == INT32 and bits <= 32:
+            return np.dtype("<i4" if bits < 32 else f"<{sign}4"), np.dtype(f"<{sign}{bits // 8}") if bits < 32 else None
+    raise Declined("its type is none of plain numbers")
