@@ -96,25 +96,28 @@ def empty_arrays(shapes: dict[str, tuple[str, tuple[int, ...]]], lead: tuple[int
     return arrays
 
 
-def _carry(array: Array, bits: int) -> None:
-    """Carries from the digit before to the next along the last axis, lowest digit first, all but the last into [0, 2^bits)."""
-    for i in range(array.shape[-1] - 1):
-        np.add(array[..., i + 1], array[..., i] >> bits, out=array[..., i + 1])
-        array[..., i] &= (1 << bits) - 1
+def _carry(array: Array, digit: int, to: int, bits: int) -> None:
+    """Carries what is beyond `bits` bits, or negative, from one digit of the last axis to the next."""
+    array[..., to] += array[..., digit] >> bits
+    array[..., digit] &= (1 << bits) - 1
 
 
 def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     """Makes limbs and Fixed digits canonical, in place."""
     for name, (kind, _) in shapes.items():
-        if not arrays[name].size:
+        array = arrays[name]
+        if not array.size:
             continue
         if kind == _LIMBS:
-            _carry(arrays[name], LIMB_BITS)
+            filled = np.flatnonzero(array.reshape(-1, LIMBS).any(axis=0))
+            for i in range(filled[0] if len(filled) else LIMBS, LIMBS - 1):
+                if i > filled[-1] and not array[..., i].any():  # nothing is carried any more, and nothing stands above
+                    break
+                _carry(array, i, i + 1, LIMB_BITS)
         elif kind == _FIXED:
-            digits = arrays[name][..., _FIXED_FROM[name] :]
-            groups = digits.reshape(*digits.shape[:-1], -1, FIXED_DIGITS)  # a copy where the slice is not contiguous
-            _carry(groups[..., ::-1], FIXED_BITS)
-            digits[...] = groups.reshape(digits.shape)
+            for at in range(_FIXED_FROM[name], array.shape[-1], FIXED_DIGITS):
+                for i in range(at + FIXED_DIGITS - 1, at, -1):
+                    _carry(array, i, i - 1, FIXED_BITS)
 
 
 def absorb(arrays: dict[str, Array], others: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:

@@ -94,15 +94,23 @@ def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any)
 
 
 def drain_tally(tally: Any, reliability: Any) -> None:
-    """Adds what `add_tally` has gathered to the reliability records (…, bins, width)."""
-    bins = reliability.shape[-2]
-    both = tally.reshape(*tally.shape[:-2], bins, 2, 2)
-    rows = both[..., 0] & ((1 << TALLY_SHIFT) - 1)
-    high = (both[..., 0] >> TALLY_SHIFT) + rows * ((1 << 20) // bins * np.arange(bins, dtype=np.int64)[:, None])
-    reliability[..., 0] += rows.sum(axis=-1)
-    reliability[..., RELIABILITY_SCORE + 1] += high.sum(axis=-1)
-    reliability[..., RELIABILITY_SCORE + 2] += both[..., 1].sum(axis=-1)
-    reliability[..., RELIABILITY_OUTCOME + 1] += rows[..., 1] << 20
+    """Moves what `add_tally` has gathered into the reliability records (threads, bins, width)."""
+    bins = reliability.shape[1]
+    thread, at = np.divmod(np.flatnonzero(tally[..., 0]), 2 * bins)
+    packed, low = tally[thread, at].T
+    fine, outcome = at >> 1, at & 1
+    rows = packed & ((1 << TALLY_SHIFT) - 1)
+    high = (packed >> TALLY_SHIFT) + rows * ((1 << 20) // bins) * fine
+    for is_one in (0, 1):  # of one outcome, every record stands once
+        those = outcome == is_one
+        place = thread[those], fine[those]
+        found = reliability[place]
+        found[:, 0] += rows[those]
+        found[:, RELIABILITY_SCORE + 1] += high[those]
+        found[:, RELIABILITY_SCORE + 2] += low[those]
+        found[:, RELIABILITY_OUTCOME + 1] += rows[those] * (is_one << 20)
+        reliability[place] = found
+    tally[...] = 0
 
 
 @loop

@@ -44,7 +44,7 @@ from streamloss.state import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLI
 
 TILE = 512  # rows folded at a time: as many addends below 2^51 fit an int64
 STRIDE = TILE + 8  # columns of a tile's arrays: rows 4096 bytes apart would share the same few places of the cache
-ROWS_BETWEEN_CARRIES = 1 << 22  # rows that may be added before the digits must be carried
+ROWS_BETWEEN_CARRIES = (1 << 23) - 1  # rows of all threads that may be added before the digits must be carried
 
 
 class Sums(NamedTuple):
@@ -257,8 +257,9 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: 
 def drain(sums: Sums) -> None:
     """Empties counts and tally into the histogram and the reliability records."""
     if sums.counts.size:
-        sums.histogram[..., 0] += sums.counts
-        sums.counts[...] = 0
+        counts = sums.counts.reshape(-1)
+        filled = np.flatnonzero(counts)
+        sums.histogram.reshape(-1)[filled] += counts[filled]
+        counts[filled] = 0
     if sums.tally.size:
         drain_tally(sums.tally, sums.reliability)
-        sums.tally[...] = 0

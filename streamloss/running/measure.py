@@ -73,7 +73,7 @@ class Accumulator:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
         again = Accumulator(self.task, self.options, self.threads)
         again._fold(batch)
-        again._carry()
+        drain(again._sums)
         self._carry()
         for name, array in self.arrays.items():
             if name == "extremes":
@@ -82,7 +82,7 @@ class Accumulator:
                 array -= again.arrays[name]
 
     def _carry(self) -> None:
-        """Makes all digits canonical."""
+        """Makes room in the digits."""
         drain(self._sums)
         normalize(self.arrays, self.shapes)
         self._rows_since_carry = 0
@@ -114,7 +114,7 @@ class Accumulator:
 
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
-        self._carry()
+        drain(self._sums)
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
