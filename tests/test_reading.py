@@ -769,6 +769,11 @@ def test_a_damaged_page_names_file_and_row_group(tmp_path):
     with pytest.raises(DataError, match="the file changed while it was read"):
         list(read_part(source_before.parts()[0], source_before.plan))
     source = open_input(path, Options(), 50)
+    with pytest.raises(DataError, match=rf"{re.escape(path)}, row group 2, column 'prob': the file is damaged: ") as raised:
+        list(read_part(source.parts()[0], source.plan))
+    assert raised.value.place.row_group == 2
+    assert "\n" not in str(raised.value)
+    source = open_input(path, Options(), 50, "arrow")
     with pytest.raises(DataError, match=rf"{re.escape(path)}, row group 2: cannot be read: ") as raised:
         list(read_part(source.parts()[0], source.plan))
     assert raised.value.place.row_group == 2
