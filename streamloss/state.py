@@ -102,11 +102,11 @@ def _carry(array: Array, digit: int, to: int, bits: int) -> None:
     array[..., digit] &= (1 << bits) - 1
 
 
-def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Makes limbs and Fixed digits canonical, in place."""
+def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]], above: int = 0) -> None:
+    """Makes limbs and Fixed digits canonical, in place; arrays without a digit of `above` in size may stay as they are."""
     for name, (kind, _) in shapes.items():
         array = arrays[name]
-        if not array.size:
+        if not array.size or max(int(array.max()), -int(array.min())) < above:
             continue
         if kind == _LIMBS:
             filled = np.flatnonzero(array.reshape(-1, LIMBS).any(axis=0))

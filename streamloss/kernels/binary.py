@@ -15,6 +15,7 @@ from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINIT
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
+from streamloss.kernels.cursor import take
 from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.pair import bracket
 from streamloss.kernels.panel import CLIPPED, LOGITS, power, times
@@ -248,13 +249,13 @@ def binary(
     n = x.shape[0]
     kept = rows.out.shape[1] > 0
     for t in prange(threads):
-        start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
         figures = np.empty((4, STRIDE))
         mixed = np.empty(TILE)
-        for first in range(start, stop, TILE):
-            m = min(TILE, stop - first)
+        first = take(rows.cursor, rows.step)
+        while first < n:
+            m = min(rows.step, n - first)
             at, last = first if kept else 0, first + m
             # Slices, because an index from 0 spares the loops Numba's look for negative ones.
             write_tile(
@@ -262,6 +263,7 @@ def binary(
                 smoothing, cap, pos_weight, gamma, alpha, figures, mixed, out, at,
             )  # fmt: skip
             fold_tile(rows, first, m, out, at, sums, t, room)
+            first = take(rows.cursor, rows.step)
 
 
 @loop
@@ -286,11 +288,12 @@ def score(x: Any, rows: Rows, sums: Sums, tolerance: float, cap: float, threads:
     n = x.shape[0]
     kept = rows.out.shape[1] > 0
     for t in prange(threads):
-        start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
-        for first in range(start, stop, TILE):
-            m = min(TILE, stop - first)
+        first = take(rows.cursor, rows.step)
+        while first < n:
+            m = min(rows.step, n - first)
             at = first if kept else 0
             write_scores(x, first, m, tolerance, cap, rows.code, rows.flags, out, at)
             fold_tile(rows, first, m, out, at, sums, t, room)
+            first = take(rows.cursor, rows.step)

@@ -93,6 +93,11 @@ def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any)
         record[1] += parts[1, j]
 
 
+def tallied_rows(tally: Any) -> int:
+    """The most rows that any record of the tally has."""
+    return int((tally[..., 0] & ((1 << TALLY_SHIFT) - 1)).max(initial=0))
+
+
 def drain_tally(tally: Any, reliability: Any) -> None:
     """Moves what `add_tally` has gathered into the reliability records (threads, bins, width)."""
     bins = reliability.shape[1]

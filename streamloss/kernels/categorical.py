@@ -15,7 +15,8 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
-from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.cursor import take
+from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -346,15 +347,15 @@ def categorical(
     n, k = x.shape
     kept = rows.out.shape[1] > 0
     for t in prange(threads):
-        start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
         panels = (
             np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((7, LANES)), np.zeros(LANES),
             np.zeros(LANES, dtype=np.int64), np.zeros(LANES),
         )  # fmt: skip
-        for first in range(start, stop, TILE):
-            m = min(TILE, stop - first)
+        first = take(rows.cursor, rows.step)
+        while first < n:
+            m = min(rows.step, n - first)
             at = first if kept else 0
             if k <= SMALL:
                 for i in range(0, m, LANES):
@@ -369,3 +370,4 @@ def categorical(
                         normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
                     )  # fmt: skip
             fold_tile(rows, first, m, out, at, sums, t, room)
+            first = take(rows.cursor, rows.step)

@@ -21,6 +21,7 @@ from streamloss.kernels.bins import (
     count_labels,
     drain_tally,
     share_labels,
+    tallied_rows,
 )
 from streamloss.kernels.limbs import add_product, add_weight, product
 from streamloss.kernels.moments import (
@@ -44,7 +45,6 @@ from streamloss.state import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLI
 
 TILE = 512  # rows folded at a time: as many addends below 2^51 fit an int64
 STRIDE = TILE + 8  # columns of a tile's arrays: rows 4096 bytes apart would share the same few places of the cache
-ROWS_BETWEEN_CARRIES = (1 << 23) - 1  # rows of all threads that may be added before the digits must be carried
 
 
 class Sums(NamedTuple):
@@ -81,9 +81,12 @@ class Sums(NamedTuple):
 class Rows(NamedTuple):
     """What a batch of n rows has besides its values. code, flags and at_target (n,) are written to; the others may be (0,).
 
-    out (SLOTS, n) keeps the row values, or is (SLOTS, 0) where they are only folded.
+    out (SLOTS, n) keeps the row values, or is (SLOTS, 0) where they are only folded. The threads take `step` rows at a time,
+    TILE at most, from `cursor` (1,) on (see `cursor`).
     """
 
+    cursor: Any
+    step: Any
     code: Any
     flags: Any
     at_target: Any
@@ -254,12 +257,12 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: 
         add_reliability(used[SCORE, start:stop], outcome, w, weighted, m, sums.reliability[t], room.buckets)
 
 
-def drain(sums: Sums) -> None:
-    """Empties counts and tally into the histogram and the reliability records."""
-    if sums.counts.size:
-        counts = sums.counts.reshape(-1)
+def drain(sums: Sums, above: int = 0) -> None:
+    """Empties counts and tally into the histogram and the reliability records; not one in which no count is above `above`."""
+    counts = sums.counts.reshape(-1)
+    if counts.max(initial=0) > above:
         filled = np.flatnonzero(counts)
         sums.histogram.reshape(-1)[filled] += counts[filled]
         counts[filled] = 0
-    if sums.tally.size:
+    if tallied_rows(sums.tally) > above:
         drain_tally(sums.tally, sums.reliability)

@@ -17,7 +17,8 @@ from streamloss.errors import LABEL, USED
 from streamloss.ieee.bits import fma, widen
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tail, log, log1p
 from streamloss.jit import kernel, loop, scalar
-from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.cursor import take
+from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
@@ -388,7 +389,6 @@ def pair(
     kept = rows.out.shape[1] > 0
     step = LANES if k <= SMALL else 1
     for t in prange(threads):
-        start, stop = n * t // threads, n * (t + 1) // threads
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
         panels = (
@@ -396,8 +396,9 @@ def pair(
             np.zeros((SUMS, LANES)), np.zeros((4, CHUNK, LANES)), np.zeros(LANES), np.zeros(LANES, dtype=np.int64),
             np.zeros(LANES),
         )  # fmt: skip
-        for first in range(start, stop, TILE):
-            m = min(TILE, stop - first)
+        first = take(rows.cursor, rows.step)
+        while first < n:
+            m = min(rows.step, n - first)
             at = first if kept else 0
             for i in range(0, m, step):
                 pair_rows(
@@ -405,3 +406,4 @@ def pair(
                     normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
                 )  # fmt: skip
             fold_tile(rows, first, m, out, at, sums, t, room)
+            first = take(rows.cursor, rows.step)

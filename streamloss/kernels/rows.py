@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from streamloss.kernels.binary import binary, score
 from streamloss.kernels.categorical import categorical
-from streamloss.kernels.fold import Rows, Sums
+from streamloss.kernels.fold import TILE, Rows, Sums
 from streamloss.kernels.pair import pair
-from streamloss.kernels.panel import FORMS
+from streamloss.kernels.panel import FORMS, LANES
 from streamloss.options import SUM_TOLERANCE, Options, Task
 from streamloss.quantities import SLOTS, Plan, top_ks
 from streamloss.state import LEDGER
@@ -90,6 +90,8 @@ def add_rows(
     cap = -math.log(options.zero) if options.zero > 0 else math.inf
     gamma = -1.0 if options.focal_gamma is None else options.focal_gamma
     rows = Rows(
+        cursor=np.zeros(1, dtype=np.int64),
+        step=_step(len(code), threads),
         code=code,
         flags=flags,
         at_target=at_target,
@@ -124,6 +126,12 @@ def add_rows(
                 prediction, rows, into, form, scale, allowed, options.normalize, options.label_smoothing, cap, gamma,
                 alpha, ks, threads,
             )  # fmt: skip
+
+
+def _step(n: int, threads: int) -> int:
+    """How many rows a thread takes at a time: a tile, or of few rows that cost much a sixteenth of its share."""
+    share = n // (16 * threads)
+    return min(TILE, share - share % LANES if share >= LANES else max(share, 1))
 
 
 def row_buffer(rows: int) -> NDArray[np.float64]:

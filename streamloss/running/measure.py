@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.errors import IGNORED, RULES, USED, DataError
-from streamloss.kernels.fold import ROWS_BETWEEN_CARRIES, drain
+from streamloss.kernels.fold import drain
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
 from streamloss.kernels.rows import add_rows, sums_of, tolerance
@@ -31,16 +31,18 @@ class Accumulator:
         self.shapes = layout(task, options)
         self.arrays = empty_arrays(self.shapes, lead=(threads,))
         self._sums = sums_of(task, self.plan, self.arrays)
+        # A row without a weight adds less than 2^40 to any digit, one with a weight up to 2^42.
+        self._most_rows = 1 << (20 if task.weighted else 22)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
 
     def add(self, batch: Batch) -> None:
         """Adds a batch; nothing of it when it raises `DataError` at a bad row, unless invalid rows are to be skipped."""
-        if len(batch) > ROWS_BETWEEN_CARRIES:
-            for start in range(0, len(batch), ROWS_BETWEEN_CARRIES):
-                self.add(batch.rows(start, start + ROWS_BETWEEN_CARRIES))
+        if len(batch) > self._most_rows:
+            for start in range(0, len(batch), self._most_rows):
+                self.add(batch.rows(start, start + self._most_rows))
             return
-        if self._rows_since_carry + len(batch) > ROWS_BETWEEN_CARRIES:
+        if self._rows_since_carry + len(batch) > self._most_rows:
             self._carry()
         self._rows_since_carry += len(batch)
         extremes = self.arrays["extremes"].copy()
@@ -74,7 +76,7 @@ class Accumulator:
         again = Accumulator(self.task, self.options, self.threads)
         again._fold(batch)
         drain(again._sums)
-        self._carry()
+        drain(self._sums)
         for name, array in self.arrays.items():
             if name == "extremes":
                 array[...] = extremes
@@ -82,9 +84,9 @@ class Accumulator:
                 array -= again.arrays[name]
 
     def _carry(self) -> None:
-        """Makes room in the digits."""
-        drain(self._sums)
-        normalize(self.arrays, self.shapes)
+        """Makes room for as many rows: they add less than 2^62 to any digit."""
+        drain(self._sums, above=self._most_rows // 2)
+        normalize(self.arrays, self.shapes, above=1 << 61)
         self._rows_since_carry = 0
 
     def _add_probabilities(self, batch: Batch) -> None:
@@ -98,8 +100,9 @@ class Accumulator:
 
     def absorb(self, other: Accumulator) -> None:
         """Takes over what another accumulator of the same task and threads has added."""
-        self._carry()
-        other._carry()
+        for each in (self, other):
+            drain(each._sums)
+            normalize(each.arrays, each.shapes)
         absorb(self.arrays, other.arrays, self.shapes)
 
     def cross_entropy(self) -> float | None:
@@ -115,6 +118,7 @@ class Accumulator:
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
         drain(self._sums)
+        normalize(self.arrays, self.shapes, above=(1 << 62) // self.threads)
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
