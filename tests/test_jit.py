@@ -238,3 +238,13 @@ def test_a_folder_given_in_words_of_numba(tmp_path):
     """NUMBA_CACHE_DIR is respected, in a folder of our own within it."""
     probed = python(PROBE, NUMBA_CACHE_DIR=tmp_path)
     assert Path(probed["folder"]).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "cancer", "distill"])
+def test_the_second_run_compiles_nothing(name):
+    """Readers and kernels alike come from the cache: only a first run may say that it compiles."""
+    command = [sys.executable, "-m", "streamloss", "evaluate", str(PACKAGE.parent / "data" / f"{name}.parquet")]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr == ""

@@ -36,7 +36,7 @@ def workspace() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.zeros(DEPTH, dtype=np.int64), np.zeros(ROOM, dtype=np.int64)
 
 
-@loop
+@decoder
 def varint(data: Any, at: Any, end: Any) -> Any:
     """An unsigned integer and the position after it, -1 when it is cut short or has more than 63 bits."""
     value = np.int64(0)
@@ -51,7 +51,7 @@ def varint(data: Any, at: Any, end: Any) -> Any:
     return np.int64(0), -1
 
 
-@loop
+@decoder
 def items(data: Any, at: Any, end: Any) -> Any:
     """The head of a list: how many elements, their type, and where they begin (-1 when there is no such list)."""
     if at < 0 or at >= end or end > len(data):
