@@ -962,7 +962,7 @@ def test_batches_are_about_4_mib():
 
     assert rows(1000, np.float32) == (4 << 20) // 4000
     assert rows(1000, np.float32, target_probs=np.zeros((1, 1000), np.float64)) == (4 << 20) // 12000
-    assert rows(2, np.float16) == 65_536
+    assert rows(2, np.float16) == 262_144
     assert rows(4 << 20, np.float64) == 1
     with pytest.raises(UsageError, match="batch_rows"):
         open_input(numbered(1), Options(), 0)

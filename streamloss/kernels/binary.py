@@ -16,9 +16,9 @@ from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
-from streamloss.kernels.fold import STRIDE, TILE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.pair import bracket
-from streamloss.kernels.panel import CLIPPED, LOGITS, power, times
+from streamloss.kernels.panel import CLIPPED, LOGITS, Loss, Stored, power, times
 from streamloss.quantities import (
     ACCURACY,
     BRIER,
@@ -34,7 +34,8 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-REST, COST_1, COST_0, ABOVE = range(4)  # 1 − p, the costs of p and 1 − p, and 1 where p > ½: one column a row of the tile
+# 1 − p, the costs of p and 1 − p, 1 where p > ½, and the label perhaps smoothed: one column a row of the tile.
+REST, COST_1, COST_0, ABOVE, MIXED = range(5)
 
 
 @scalar
@@ -187,81 +188,51 @@ def write_focal(m: int, cap: float, gamma: float, alpha: float, p: Any, q: Any, 
 
 
 @loop
-def write_tile(
-    x: Any,
-    label: Any,
-    code: Any,
-    flags: Any,
-    m: int,
-    form: int,
-    scale: float,
-    soft: bool,
-    smoothing: float,
-    cap: float,
-    pos_weight: float,
-    gamma: float,
-    alpha: float,
-    figures: Any,
-    mixed: Any,
-    out: Any,
-    at: int,
-) -> None:
-    """The values of m rows. Calibration compares p and y themselves; losses take q, which is y or y smoothed."""
-    p, y, q = out[SCORE, at : at + m], out[OUTCOME, at : at + m], mixed[:m]
-    if load_figures(form, scale, x, m, p, figures) > 0:
-        mark_rules(form, x, m, code)
+def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Loss, room: Any, out: Any, at: int) -> None:
+    """The values of m rows. Calibration compares p and y themselves; losses take q, which is y or y smoothed.
+
+    room (5, STRIDE) has the figures and q.
+    """
+    # Slices, because an index from 0 spares the loops Numba's look for negative ones.
+    last = first + m
+    stored_x, label, code, flags = x[first:last], rows.label[first:last], rows.code[first:last], rows.flags[first:last]
+    p, y, figures, q = out[SCORE, at : at + m], out[OUTCOME, at : at + m], room, room[MIXED, :m]
+    if load_figures(stored.form, stored.scale, stored_x, m, p, figures) > 0:
+        mark_rules(stored.form, stored_x, m, code)
     if label.shape[0] == 0:
         write_plain(m, p, figures, out, at)
         return
     load_labels(label, m, code, y)
     write_hits(m, p, y, figures, out, at)
-    if not soft and pos_weight == 1.0 and cap == INF:
+    if not loss.soft and loss.pos_weight == 1.0 and loss.cap == INF and loss.gamma < 0.0:
         write_sharp_losses(m, p, y, figures, out, at)
-    else:
-        for j in range(m):
-            q[j] = y[j] * (1.0 - smoothing) + 0.5 * smoothing if smoothing > 0.0 else y[j]
-        write_losses(m, cap, pos_weight, p, q, figures, flags, out, at)
-    if soft:
-        write_soft(m, cap, p, q, figures, out, at)
-    if gamma >= 0.0:
-        write_focal(m, cap, gamma, alpha, p, q if soft else y, figures, out, at)
+        return
+    for j in range(m):
+        q[j] = y[j] * (1.0 - loss.smoothing) + 0.5 * loss.smoothing if loss.smoothing > 0.0 else y[j]
+    write_losses(m, loss.cap, loss.pos_weight, p, q, figures, flags, out, at)
+    if loss.soft:
+        write_soft(m, loss.cap, p, q, figures, out, at)
+    if loss.gamma >= 0.0:
+        write_focal(m, loss.cap, loss.gamma, loss.alpha, p, q, figures, out, at)
 
 
 @kernel
-def binary(
-    x: Any,
-    rows: Rows,
-    sums: Sums,
-    form: int,
-    scale: float,
-    soft: bool,
-    smoothing: float,
-    cap: float,
-    pos_weight: float,
-    gamma: float,
-    alpha: float,
-    threads: int,
-) -> None:
+def binary(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of logits or probabilities x (n,); breaks of rules go into rows.code.
 
-    rows.label is (n,) int64 or float64, or (0,) without labels; `soft` asks for the target entropy and KL of every row.
+    rows.label is (n,) int64 or float64, or (0,) without labels; loss.alpha < 0 means no class balance.
     """
     n = x.shape[0]
     kept = rows.out.shape[1] > 0
     for t in prange(threads):
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
-        figures = np.empty((4, STRIDE))
-        mixed = np.empty(TILE)
+        figures = np.empty((5, STRIDE))
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
-            at, last = first if kept else 0, first + m
-            # Slices, because an index from 0 spares the loops Numba's look for negative ones.
-            write_tile(
-                x[first:last], rows.label[first:last], rows.code[first:last], rows.flags[first:last], m, form, scale, soft,
-                smoothing, cap, pos_weight, gamma, alpha, figures, mixed, out, at,
-            )  # fmt: skip
+            at = first if kept else 0
+            write_tile(x, rows, first, m, stored, loss, figures, out, at)
             fold_tile(rows, first, m, out, at, sums, t, room)
             first = take(rows.cursor, rows.step)
 
@@ -283,7 +254,7 @@ def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code:
 
 
 @kernel
-def score(x: Any, rows: Rows, sums: Sums, tolerance: float, cap: float, threads: int) -> None:
+def score(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds cross-entropies −x of log-probabilities x (n,) given to what happened; above 0 only within tolerance."""
     n = x.shape[0]
     kept = rows.out.shape[1] > 0
@@ -294,6 +265,6 @@ def score(x: Any, rows: Rows, sums: Sums, tolerance: float, cap: float, threads:
         while first < n:
             m = min(rows.step, n - first)
             at = first if kept else 0
-            write_scores(x, first, m, tolerance, cap, rows.code, rows.flags, out, at)
+            write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out, at)
             fold_tile(rows, first, m, out, at, sums, t, room)
             first = take(rows.cursor, rows.step)

@@ -88,9 +88,8 @@ def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any)
         parts[1, j] = to_bits((x - (t - F0)) + F1) - F1_BITS
         at[j] = to_bits(i + i + outcome[j] + ROUND) - ROUND_BITS
     for j in range(m):
-        record = tally[at[j]]
-        record[0] += parts[0, j]
-        record[1] += parts[1, j]
+        tally[at[j], 0] += parts[0, j]
+        tally[at[j], 1] += parts[1, j]
 
 
 def tallied_rows(tally: Any) -> int:
@@ -148,7 +147,7 @@ def count_labels(own: Any, m: int, w: Any, weighted: bool, classes: Any) -> None
     if classes.shape[0] == 2:
         ones = np.int64(0)
         for j in range(m):
-            ones += own[j]
+            ones += np.int64(own[j])
         classes[0, 0] += m - ones
         classes[1, 0] += ones
     else:
@@ -177,8 +176,8 @@ def add_by_side(v: Any, own: Any, m: int, classes: Any, at: int) -> None:
         h, r = fixed_parts(v[j])
         all_high += h
         all_low += r
-        high += h & -own[j]
-        low += r & -own[j]
+        high += h & -np.int64(own[j])
+        low += r & -np.int64(own[j])
     classes[0, at + 1] += all_high - high
     classes[0, at + 2] += all_low - low
     classes[1, at + 1] += high
@@ -221,7 +220,7 @@ def add_hits_by_class(v: Any, own: Any, m: int, classes: Any, at: int) -> None:
         for j in range(m):
             hit = np.int64(v[j])
             total += hit
-            hits += hit & own[j]
+            hits += hit & np.int64(own[j])
         classes[0, at + 1] += (total - hits) * one
         classes[1, at + 1] += hits * one
         return

@@ -31,6 +31,8 @@ from streamloss.kernels.panel import (
     SQUARES,
     TOP,
     TOTAL,
+    Loss,
+    Stored,
     broken_rule,
     cost,
     finish_side,
@@ -145,17 +147,13 @@ def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures
 
 @loop
 def write_rows(
-    form: int,
     first: int,
     rows: int,
     labelled: bool,
     k: int,
-    smoothing: float,
-    cap: float,
-    normalize: bool,
-    gamma: float,
+    stored: Stored,
+    loss: Loss,
     rank: Any,
-    top_k: Any,
     side: Any,
     figures: Any,
     flags: Any,
@@ -168,13 +166,13 @@ def write_rows(
         out[CONFIDENCE, at + lane] = side[TOP, lane]
     if not labelled:
         return
-    if cap < INF:
+    if loss.cap < INF:
         for lane in range(rows):
-            flags[first + lane] |= CLIPPED if figures[COST, lane] > cap else 0
-            figures[COST, lane] = min(figures[COST, lane], cap)
-    if smoothing > 0.0:
-        floor = smooth_figures(k, smoothing, normalize, side, figures)
-        proper = (form == LOGITS or normalize) and cap == INF  # rows as they are may truly fall below 0
+            flags[first + lane] |= CLIPPED if figures[COST, lane] > loss.cap else 0
+            figures[COST, lane] = min(figures[COST, lane], loss.cap)
+    if loss.smoothing > 0.0:
+        floor = smooth_figures(k, loss.smoothing, stored.normalize, side, figures)
+        proper = (stored.form == LOGITS or stored.normalize) and loss.cap == INF  # rows as they are may truly fall below 0
         for lane in range(rows):
             out[TARGET_ENTROPY, at + lane] = floor
             kl = figures[COST, lane] - floor
@@ -182,8 +180,8 @@ def write_rows(
     for lane in range(rows):
         out[CROSS_ENTROPY, at + lane] = figures[COST, lane]
         out[BRIER, at + lane] = figures[BRIER_, lane]
-    write_labelled(at, rows, side[TOP], rank, top_k, out)
-    if gamma >= 0.0:
+    write_labelled(at, rows, side[TOP], rank, loss.top_k, out)
+    if loss.gamma >= 0.0:
         for lane in range(rows):
             out[FOCAL, at + lane] = figures[FOCAL_, lane]
 
@@ -223,82 +221,45 @@ def smooth_large(
 
 
 @loop
-def short_rows(
-    x: Any,
-    first: int,
-    rows: int,
-    label: Any,
-    code: Any,
-    flags: Any,
-    form: int,
-    scale: float,
-    tolerance: float,
-    normalize: bool,
-    smoothing: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    top_k: Any,
-    room: Panels,
-    out: Any,
-    at: int,
-) -> None:
+def short_rows(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Panels, out: Any, at: int) -> None:
     """Up to 32 rows of SMALL classes or fewer, one in every lane."""
-    k = x.shape[1]
+    form, scale, tolerance, normalize = stored
+    k, label, code = x.shape[1], rows.label, rows.code
     labelled = label.shape[0] > 0
     panel, side, figures, own, lanes_label, rank = room
-    load_rows(x, first, rows, code, panel)
+    load_rows(x, first, count, code, panel)
     small_side(form, panel, k, scale, side)
     if labelled:
-        for lane in range(rows):
+        for lane in range(count):
             if code[first + lane] == USED and not 0 <= label[first + lane] < k:
                 code[first + lane] = LABEL
     if side_suspects(form, tolerance, normalize, side) > 0:
-        for lane in range(rows):
+        for lane in range(count):
             i = first + lane
             if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
                 code[i] = broken_rule(form, x, i)
     if normalize:
-        for lane in range(rows):
-            flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
+        for lane in range(count):
+            rows.flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
     finish_side(form, normalize, side)
     if labelled:
         for lane in range(LANES):
-            y = label[first + lane] if lane < rows and code[first + lane] == USED else 0
+            y = label[first + lane] if lane < count and code[first + lane] == USED else 0
             lanes_label[lane] = y
             own[lane] = panel[y, lane]
-        label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+        label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, own, side, figures)
         small_ranks(panel, k, own, lanes_label, rank)
-        if smoothing > 0.0:
+        if loss.smoothing > 0.0:
             figures[COSTS:] = 0.0
-            add_costs(form, panel, k, LANES, scale, cap, gamma, alpha, side, figures)
-    write_rows(
-        form, first, rows, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out, at
-    )  # fmt: skip
+            add_costs(form, panel, k, LANES, scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+    write_rows(first, count, labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
 
 
 @loop
-def long_row(
-    x: Any,
-    i: int,
-    label: Any,
-    code: Any,
-    flags: Any,
-    form: int,
-    scale: float,
-    tolerance: float,
-    normalize: bool,
-    smoothing: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    top_k: Any,
-    room: Panels,
-    out: Any,
-    at: int,
-) -> None:
+def long_row(x: Any, i: int, rows: Rows, stored: Stored, loss: Loss, room: Panels, out: Any, at: int) -> None:
     """A row of more than SMALL classes, its classes in the lanes."""
-    k = x.shape[1]
+    form, scale, tolerance, normalize = stored
+    k, label, code = x.shape[1], rows.label, rows.code
     labelled = label.shape[0] > 0
     panel, side, figures, own, _, rank = room
     if code[i] != USED:
@@ -311,38 +272,23 @@ def long_row(
         code[i] = broken_rule(form, x, i)
         return
     if normalize:
-        flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
+        rows.flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
     finish_side(form, normalize, side)
     if labelled:
         y = label[i]
         load_own(x, i, y, own)
-        label_figures(form, normalize, scale, cap, gamma, alpha, own, side, figures)
+        label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, own, side, figures)
         rank[0] = large_rank(x, i, y)
-        if smoothing > 0.0:
-            smooth_large(form, x, i, scale, cap, gamma, alpha, panel, side, figures)
-    write_rows(form, i, 1, labelled, k, smoothing, cap, normalize, gamma, rank, top_k, side, figures, flags, out, at)
+        if loss.smoothing > 0.0:
+            smooth_large(form, x, i, scale, loss.cap, loss.gamma, loss.alpha, panel, side, figures)
+    write_rows(i, 1, labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
 
 
 @kernel
-def categorical(
-    x: Any,
-    rows: Rows,
-    sums: Sums,
-    form: int,
-    scale: float,
-    tolerance: float,
-    normalize: bool,
-    smoothing: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    top_k: Any,
-    threads: int,
-) -> None:
+def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of x (n, K); breaks of rules go into rows.code.
 
-    rows.label is (n,) int64, or (0,) without labels. cap is the most that a class of probability 0 costs (inf: no limit);
-    gamma < 0 means no focal loss. Only rows whose code is USED are looked at.
+    rows.label is (n,) int64, or (0,) without labels. Only rows whose code is USED are looked at.
     """
     n, k = x.shape
     kept = rows.out.shape[1] > 0
@@ -359,15 +305,9 @@ def categorical(
             at = first if kept else 0
             if k <= SMALL:
                 for i in range(0, m, LANES):
-                    short_rows(
-                        x, first + i, min(LANES, m - i), rows.label, rows.code, rows.flags, form, scale, tolerance,
-                        normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
-                    )  # fmt: skip
+                    short_rows(x, first + i, min(LANES, m - i), rows, stored, loss, panels, out, at + i)
             else:
                 for i in range(m):
-                    long_row(
-                        x, first + i, rows.label, rows.code, rows.flags, form, scale, tolerance,
-                        normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
-                    )  # fmt: skip
+                    long_row(x, first + i, rows, stored, loss, panels, out, at + i)
             fold_tile(rows, first, m, out, at, sums, t, room)
             first = take(rows.cursor, rows.step)

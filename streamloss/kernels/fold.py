@@ -25,8 +25,6 @@ from streamloss.kernels.bins import (
 )
 from streamloss.kernels.limbs import add_product, add_weight, product
 from streamloss.kernels.moments import (
-    INSIDE_HIGH,
-    INSIDE_LOW,
     NARROW_HIGH,
     NARROW_LOW,
     add_indicators,
@@ -36,7 +34,6 @@ from streamloss.kernels.moments import (
     add_weighted_moments,
     count_buckets,
     find_buckets,
-    find_inside_buckets,
     value_range,
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
@@ -114,8 +111,8 @@ def scratch() -> Scratch:
         np.empty((SLOTS, STRIDE)),
         np.empty(TILE),
         np.empty(TILE, dtype=np.int64),
-        np.empty(TILE, dtype=np.int32),
-        np.empty(TILE, dtype=np.int64),
+        np.empty(TILE, dtype=np.uint32),
+        np.empty(TILE, dtype=np.uint32),
         np.empty((2, STRIDE), dtype=np.int64),
     )
 
@@ -176,13 +173,11 @@ def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: An
     add_range(low, high, sums.extremes[t, q])
     narrow = (smallest >= np.int64(NARROW_LOW)) & (largest < np.int64(NARROW_HIGH))
     if narrow:
-        add_narrow(v, m, moments)
+        add_narrow(v, m, moments, buckets)
     else:
         sums.infinite[t, q] += add_moments(v, m, moments)
     if spread >= 0:
-        if low >= np.int64(INSIDE_LOW) and largest < np.int64(INSIDE_HIGH):
-            find_inside_buckets(v, m, buckets)
-        else:
+        if low < 0 or not narrow:
             find_buckets(v, m, buckets)
         count_buckets(buckets, m, sums.counts[t, spread])
     if at >= 0:

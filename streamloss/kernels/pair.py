@@ -32,6 +32,8 @@ from streamloss.kernels.panel import (
     SMALL,
     TOP,
     TOTAL,
+    Loss,
+    Stored,
     broken_rule,
     finish_side,
     fold_lanes,
@@ -267,24 +269,18 @@ def pair_rows(
     first: int,
     count: int,
     rows: Rows,
-    form_q: int,
-    form_p: int,
-    scale_q: float,
-    scale_p: float,
-    tolerance_q: float,
-    tolerance_p: float,
-    normalize: bool,
-    smoothing: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    top_k: Any,
+    stored_q: Stored,
+    stored_p: Stored,
+    loss: Loss,
     room: Panels,
     out: Any,
     at: int,
 ) -> None:
     """Up to 32 short rows, one in every lane, or one long row with its classes in the lanes."""
     k = xp.shape[1]
+    form_q, scale_q, tolerance_q, normalize = stored_q
+    form_p, scale_p, tolerance_p, _ = stored_p
+    smoothing, cap, gamma, alpha = loss.smoothing, loss.cap, loss.gamma, loss.alpha
     label, code, flags = rows.label, rows.code, rows.flags
     labelled = label.shape[0] > 0
     exact = (form_q == LOGITS or normalize) and (form_p == LOGITS or normalize) and cap == INF
@@ -358,36 +354,18 @@ def pair_rows(
         if sums[CUT, lane] > 0.0:
             flags[first + lane] |= CLIPPED
     if labelled:
-        write_labelled(at, count, side_p[TOP], rank, top_k, out)
+        write_labelled(at, count, side_p[TOP], rank, loss.top_k, out)
 
 
 @kernel
-def pair(
-    xq: Any,
-    xp: Any,
-    rows: Rows,
-    sums: Sums,
-    form_q: int,
-    form_p: int,
-    scale_q: float,
-    scale_p: float,
-    tolerance_q: float,
-    tolerance_p: float,
-    normalize: bool,
-    smoothing: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    top_k: Any,
-    threads: int,
-) -> None:
+def pair(xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of targets xq and predictions xp, both (n, K); breaks of rules go into rows.code.
 
-    rows.at_target (n,) tells whether a broken rule is the target's. The other arguments are those of `categorical`.
+    rows.at_target (n,) tells whether a broken rule is the target's.
     """
     n, k = xp.shape
     kept = rows.out.shape[1] > 0
-    step = LANES if k <= SMALL else 1
+    lanes = LANES if k <= SMALL else 1
     for t in prange(threads):
         room = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
@@ -400,10 +378,7 @@ def pair(
         while first < n:
             m = min(rows.step, n - first)
             at = first if kept else 0
-            for i in range(0, m, step):
-                pair_rows(
-                    xq, xp, first + i, min(step, m - i), rows, form_q, form_p, scale_q, scale_p, tolerance_q, tolerance_p,
-                    normalize, smoothing, cap, gamma, alpha, top_k, panels, out, at + i,
-                )  # fmt: skip
+            for i in range(0, m, lanes):
+                pair_rows(xq, xp, first + i, min(lanes, m - i), rows, stored_q, stored_p, loss, panels, out, at + i)
             fold_tile(rows, first, m, out, at, sums, t, room)
             first = take(rows.cursor, rows.step)

@@ -11,7 +11,7 @@ Lanes past the last class are padded with a class of probability 0, which adds n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,30 @@ LOGITS, PROBS, LOGPROBS = range(3)
 FORMS = {"logits": LOGITS, "probs": PROBS, "logprobs": LOGPROBS}
 
 NORMALIZED, CLIPPED = 1, 2  # flags of a row
+
+
+class Stored(NamedTuple):
+    """How the numbers of one side are read: one of FORMS, 1/T, how far from 1 a row may sum, whether sums are divided out."""
+
+    form: int
+    scale: float
+    tolerance: float
+    normalize: bool
+
+
+class Loss(NamedTuple):
+    """The options of the loss. cap is the most that a class of probability 0 costs (inf: no limit), gamma < 0 means no focal
+    loss, soft that target entropy and KL are wanted of binary rows, top_k (…,) are the k of top-k accuracy.
+    """
+
+    smoothing: float
+    cap: float
+    pos_weight: float
+    gamma: float
+    alpha: float
+    soft: bool
+    top_k: Any
+
 
 # Rows of a side's statistics, one column a lane.
 PEAK, SHIFT, OTHERS, ENTROPY_, SQUARES, TOTAL, TOP, BAD = range(8)

@@ -12,7 +12,7 @@ from streamloss.kernels.binary import binary, score
 from streamloss.kernels.categorical import categorical
 from streamloss.kernels.fold import TILE, Rows, Sums
 from streamloss.kernels.pair import pair
-from streamloss.kernels.panel import FORMS, LANES
+from streamloss.kernels.panel import FORMS, LANES, Loss, Stored
 from streamloss.options import SUM_TOLERANCE, Options, Task
 from streamloss.quantities import SLOTS, Plan, top_ks
 from streamloss.state import LEDGER
@@ -31,7 +31,7 @@ _FOLDED = np.empty((SLOTS, 0))
 
 def tolerance(options: Options, dtype: str) -> float:
     """How far from 1 the probabilities of a row may sum, by the type that they are stored in."""
-    return SUM_TOLERANCE[dtype] if options.sum_tolerance is None else options.sum_tolerance
+    return SUM_TOLERANCE[dtype] if options.sum_tolerance is None else float(options.sum_tolerance)
 
 
 def sums_of(task: Task, plan: Plan, arrays: dict[str, NDArray[np.int64]]) -> Sums:
@@ -86,9 +86,6 @@ def add_rows(
     prediction is (n, K) or (n,), of a dtype that `ieee.bits.widen` knows. Rows that break a rule get its number in code;
     `at_target` is 1 where the rule is the target's.
     """
-    scale = 1.0 / options.temperature
-    cap = -math.log(options.zero) if options.zero > 0 else math.inf
-    gamma = -1.0 if options.focal_gamma is None else options.focal_gamma
     rows = Rows(
         cursor=np.zeros(1, dtype=np.int64),
         step=_step(len(code), threads),
@@ -101,31 +98,33 @@ def add_rows(
         out=_FOLDED if out is None else out,
     )
     into = _no_sums(threads) if sums is None else sums
-    form = FORMS[task.form]
+    stored = Stored(FORMS[task.form], 1.0 / options.temperature, tolerance(options, dtype), options.normalize)
+    loss = _loss(task, options)
     if task.family == "score":
-        score(prediction, rows, into, tolerance(options, dtype), cap, threads)
+        score(prediction, rows, into, stored, loss, threads)
     elif task.family == "binary":
-        alpha = -1.0 if options.focal_alpha is None else options.focal_alpha
-        soft = "soft" in task.facts(options)
-        binary(
-            prediction, rows, into, form, scale, soft, options.label_smoothing, cap, options.pos_weight, gamma, alpha, threads
-        )
+        binary(prediction, rows, into, stored, loss, threads)
+    elif task.family == "pair":
+        assert target is not None and task.target_form is not None
+        allowed = tolerance(options, target_dtype)
+        stored_q = Stored(FORMS[task.target_form], 1.0 / options.target_temperature, allowed, options.normalize)
+        pair(target, prediction, rows, into, stored_q, stored, loss, threads)
     else:
-        alpha = 1.0 if options.focal_alpha is None else options.focal_alpha
-        ks = np.array(top_ks(task, options), dtype=np.int64)
-        allowed = tolerance(options, dtype)
-        if task.family == "pair":
-            assert target is not None and task.target_form is not None
-            pair(
-                target, prediction, rows, into, FORMS[task.target_form], form, 1.0 / options.target_temperature, scale,
-                tolerance(options, target_dtype), allowed, options.normalize, options.label_smoothing, cap, gamma, alpha,
-                ks, threads,
-            )  # fmt: skip
-        else:
-            categorical(
-                prediction, rows, into, form, scale, allowed, options.normalize, options.label_smoothing, cap, gamma,
-                alpha, ks, threads,
-            )  # fmt: skip
+        categorical(prediction, rows, into, stored, loss, threads)
+
+
+def _loss(task: Task, options: Options) -> Loss:
+    """The options of the loss as numbers; float even where whole ones were given, for every type is a kernel of its own."""
+    plain = -1.0 if task.family == "binary" else 1.0  # of two classes, alpha balances them
+    return Loss(
+        smoothing=float(options.label_smoothing),
+        cap=-math.log(options.zero) if options.zero > 0 else math.inf,
+        pos_weight=float(options.pos_weight),
+        gamma=-1.0 if options.focal_gamma is None else float(options.focal_gamma),
+        alpha=plain if options.focal_alpha is None else float(options.focal_alpha),
+        soft="soft" in task.facts(options),
+        top_k=np.array(top_ks(task, options), dtype=np.int64),
+    )
 
 
 def _step(n: int, threads: int) -> int:
