@@ -77,7 +77,8 @@ def scalar(function: F) -> F:
 
 def loop(function: F) -> F:
     """A serial loop called from inside a kernel. It borrows its arrays: without Numba's reference counts a call costs nothing
-    (with them 20 ns for every array and view), but it can neither allocate nor return an array.
+    (with them 20 ns for every array and view), but it can neither allocate nor return an array. A constant is handed over as
+    np.int64(constant): Numba compiles a function anew for every literal integer.
     """
     return cast(F, numba.njit(error_model="numpy", nogil=True, _nrt=False)(function))
 

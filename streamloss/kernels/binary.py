@@ -233,7 +233,7 @@ def binary(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: 
             m = min(rows.step, n - first)
             at = first if kept else 0
             write_tile(x, rows, first, m, stored, loss, figures, out, at)
-            fold_tile(rows, first, m, out, at, sums, t, room)
+            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)
 
 
@@ -266,5 +266,5 @@ def score(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: i
             m = min(rows.step, n - first)
             at = first if kept else 0
             write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out, at)
-            fold_tile(rows, first, m, out, at, sums, t, room)
+            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)

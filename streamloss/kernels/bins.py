@@ -126,9 +126,9 @@ def add_reliability(score: Any, outcome: Any, w: Any, weighted: bool, m: int, bi
         for j in range(m):
             record = bins[at[j]]
             record[0] += 1
-            add_fixed(record, RELIABILITY_WEIGHT, w[j])
-            add_fixed(record, RELIABILITY_SCORE, w[j] * score[j])
-            add_fixed(record, RELIABILITY_OUTCOME, w[j] * outcome[j])
+            add_fixed(record, np.int64(RELIABILITY_WEIGHT), w[j])
+            add_fixed(record, np.int64(RELIABILITY_SCORE), w[j] * score[j])
+            add_fixed(record, np.int64(RELIABILITY_OUTCOME), w[j] * outcome[j])
         return
     for j in range(m):
         record = bins[at[j]]
@@ -155,7 +155,7 @@ def count_labels(own: Any, m: int, w: Any, weighted: bool, classes: Any) -> None
             classes[own[j], 0] += 1
     if weighted:
         for j in range(m):
-            add_fixed(classes[own[j]], CLASS_WEIGHT, w[j])
+            add_fixed(classes[own[j]], np.int64(CLASS_WEIGHT), w[j])
 
 
 @loop
@@ -163,8 +163,8 @@ def share_labels(outcome: Any, m: int, w: Any, weighted: bool, classes: Any) -> 
     """Soft binary labels: y of each row's weight is the positive class's, the rest the other's."""
     for j in range(m):
         weight = w[j] if weighted else 1.0
-        add_fixed(classes[1], CLASS_WEIGHT, weight * outcome[j])
-        add_fixed(classes[0], CLASS_WEIGHT, weight * (1.0 - outcome[j]))
+        add_fixed(classes[1], np.int64(CLASS_WEIGHT), weight * outcome[j])
+        add_fixed(classes[0], np.int64(CLASS_WEIGHT), weight * (1.0 - outcome[j]))
 
 
 @loop

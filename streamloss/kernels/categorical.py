@@ -214,7 +214,8 @@ def smooth_large(
         side[PEAK, lane] = side[PEAK, 0]
         side[SHIFT, lane] = side[SHIFT, 0]
     figures[COSTS:] = 0.0
-    add_costs(form, x[row, : full * LANES].reshape((full, LANES)), full, LANES, scale, cap, gamma, alpha, side, figures)
+    body = x[row, : full * LANES].reshape((full, LANES))
+    add_costs(form, body, full, np.int64(LANES), scale, cap, gamma, alpha, side, figures)
     rest = load_rest(x, row, 0.0, panel)
     add_costs(form, panel, rest, k - full * LANES, scale, cap, gamma, alpha, side, figures)
     fold_lanes(figures[COSTS:])
@@ -251,7 +252,7 @@ def short_rows(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss:
         small_ranks(panel, k, own, lanes_label, rank)
         if loss.smoothing > 0.0:
             figures[COSTS:] = 0.0
-            add_costs(form, panel, k, LANES, scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+            add_costs(form, panel, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
     write_rows(first, count, labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
 
 
@@ -281,7 +282,7 @@ def long_row(x: Any, i: int, rows: Rows, stored: Stored, loss: Loss, room: Panel
         rank[0] = large_rank(x, i, y)
         if loss.smoothing > 0.0:
             smooth_large(form, x, i, scale, loss.cap, loss.gamma, loss.alpha, panel, side, figures)
-    write_rows(i, 1, labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
+    write_rows(i, np.int64(1), labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
 
 
 @kernel
@@ -309,5 +310,5 @@ def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, thre
             else:
                 for i in range(m):
                     long_row(x, first + i, rows, stored, loss, panels, out, at + i)
-            fold_tile(rows, first, m, out, at, sums, t, room)
+            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)

@@ -195,7 +195,7 @@ def fold_weighted(q: int, v: Any, w: Any, m: int, own: Any, sums: Sums, t: int, 
         find_buckets(v, m, buckets)
         counts = sums.histogram[t, spread]
         for j in range(m):
-            add_fixed(counts[buckets[j]], 0, w[j])
+            add_fixed(counts[buckets[j]], np.int64(0), w[j])
     if at >= 0:
         add_weighted_by_class(v, own, w, m, at == 0, sums.classes[t], CLASS_SUMS + FIXED_DIGITS * at)
 

@@ -61,7 +61,7 @@ def add_probabilities(
                 row_probabilities(form, x, i, scale, normalize, panel, side, p)
                 w = weight[i] if weighted else 1.0
                 for j in range(k):
-                    add_fixed(sums[t, j], 0, w * p[j])
+                    add_fixed(sums[t, j], np.int64(0), w * p[j])
 
 
 @kernel

@@ -87,11 +87,11 @@ def add_narrow(v: Any, n: int, sums: Any, buckets: Any) -> None:
         t = low + S1
         a1 += to_bits(t) - S1_BITS
         a2 += to_bits((low - (t - S1)) + S2) - S2_BITS
-    add_int(sums[0], q0, -48)
-    add_int(sums[0], q1, -73)
-    add_int(sums[1], a0, -45)
-    add_int(sums[1], a1, -96)
-    add_int(sums[1], a2, -147)
+    add_int(sums[0], q0, np.int64(-48))
+    add_int(sums[0], q1, np.int64(-73))
+    add_int(sums[1], a0, np.int64(-45))
+    add_int(sums[1], a1, np.int64(-96))
+    add_int(sums[1], a2, np.int64(-147))
 
 
 @loop
@@ -123,12 +123,12 @@ def add_moments(v: Any, n: int, sums: Any) -> Any:
         t = r + V2
         a2 += to_bits(t) - V2_BITS
         a3 += to_bits((r - (t - V2)) + V3) - V3_BITS
-    add_int(sums[0], q0, -40)
-    add_int(sums[0], q1, -91)
-    add_int(sums[1], a0, -29)
-    add_int(sums[1], a1, -80)
-    add_int(sums[1], a2, -131)
-    add_int(sums[1], a3, -182)
+    add_int(sums[0], q0, np.int64(-40))
+    add_int(sums[0], q1, np.int64(-91))
+    add_int(sums[1], a0, np.int64(-29))
+    add_int(sums[1], a1, np.int64(-80))
+    add_int(sums[1], a2, np.int64(-131))
+    add_int(sums[1], a3, np.int64(-182))
     infinite = 0
     if odd > 0:
         for i in range(n):
@@ -153,8 +153,8 @@ def add_indicators(v: Any, n: int, sums: Any, extremes: Any) -> None:
     ones = np.int64(0)
     for i in range(n):
         ones += np.int64(v[i])
-    add_int(sums[0], ones, 0)
-    add_int(sums[1], ones, 0)
+    add_int(sums[0], ones, np.int64(0))
+    add_int(sums[1], ones, np.int64(0))
     if ones < n:
         extremes[0], extremes[1] = min(extremes[0], np.int64(0)), max(extremes[1], np.int64(0))
     if ones > 0:

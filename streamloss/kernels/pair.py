@@ -380,5 +380,5 @@ def pair(xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: S
             at = first if kept else 0
             for i in range(0, m, lanes):
                 pair_rows(xq, xp, first + i, min(lanes, m - i), rows, stored_q, stored_p, loss, panels, out, at + i)
-            fold_tile(rows, first, m, out, at, sums, t, room)
+            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)
