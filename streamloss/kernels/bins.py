@@ -32,7 +32,7 @@ def fixed_parts(x: float) -> Any:
 
 
 @loop
-def add_fixed(digits: Any, at: int, x: float) -> None:
+def add_fixed(digits: Any, at: Any, x: float) -> None:
     """digits[at : at + 4] += x for 0 ≤ x < 2^62, rounded once to 2^-100; more counts as 2^62."""
     if x >= 1048576.0:
         x = min(x, 2.0**62)

@@ -103,7 +103,7 @@ def add_costs(
     form: int,
     x: Any,
     steps: int,
-    last: int,
+    last: Any,
     scale: float,
     cap: float,
     gamma: float,
@@ -148,7 +148,7 @@ def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures
 @loop
 def write_rows(
     first: int,
-    rows: int,
+    rows: Any,
     labelled: bool,
     k: int,
     stored: Stored,

@@ -212,7 +212,7 @@ def fold_bytes(v: Any, u: Any, w: Any, weighted: bool, m: int, cross: Any) -> No
 
 
 @loop
-def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: int, room: Scratch) -> None:
+def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: Any, room: Scratch) -> None:
     """Adds the USED ones of rows first … first + n, whose values stand in out (SLOTS, …) from column `at`, for thread t."""
     for j in range(min(n, rows.bytes.shape[0])):
         out[BYTES, at + j] = rows.bytes[first + j]
