@@ -20,6 +20,7 @@ from streamloss.state import (
 
 F0, F1, F2 = magic(-20), magic(-60), magic(-100)
 F0_BITS, F1_BITS, F2_BITS = bits_of(F0), bits_of(F1), bits_of(F2)
+FIXED_HIGH = 0x4130000000000000  # the bits of 2^20, from which the two middle digits do not do
 TALLY_SHIFT = 24
 FIXED_FROM, FIXED_TO = 2.0**-60, 2.0**53  # weights that the Fixed digits take
 

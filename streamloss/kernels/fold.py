@@ -11,6 +11,7 @@ from streamloss.ieee.elementary import INF
 from streamloss.jit import allocating, loop
 from streamloss.kernels.bins import (
     FIXED_FROM,
+    FIXED_HIGH,
     FIXED_TO,
     add_by_class,
     add_fixed,
@@ -177,11 +178,11 @@ def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: An
     else:
         sums.infinite[t, q] += add_moments(v, m, moments)
     if spread >= 0:
-        if low < 0 or not narrow:
+        if low <= 0 or not narrow:
             find_buckets(v, m, buckets)
         count_buckets(buckets, m, sums.counts[t, spread])
     if at >= 0:
-        add_by_class(v, own, m, narrow, at == 0, sums.classes[t], digits, parts)
+        add_by_class(v, own, m, largest < np.int64(FIXED_HIGH), at == 0, sums.classes[t], digits, parts)
 
 
 @loop

@@ -2,7 +2,7 @@
 
 Moments add Σx and Σx² (weighted: Σwx, Σw²x, Σw²x²) as limbs. The fast ways split x and the two halves of x² = h + l
 (l = fma(x, x, −h)) at fixed powers of two by adding and subtracting 1.5·2^(52+u): what is rounded off stays a float64, what
-is kept is an integer multiple of 2^u that adds as int64. `add_narrow` is exact where a whole tile has 2^-21 ≤ |x| < 2^3,
+is kept is an integer multiple of 2^u that adds as int64. `add_narrow` is exact where a whole tile is 0 or 2^-21 ≤ |x| < 2^3,
 `add_moments` for each 2^-39 ≤ |x| < 2^11; any other value goes digit by digit. See `state` for the format.
 """
 
@@ -49,13 +49,13 @@ S0_BITS, S1_BITS, S2_BITS = bits_of(S0), bits_of(S1), bits_of(S2)
 @loop
 def value_range(v: Any, n: int) -> Any:
     """(least key, greatest key, least size, greatest size): keys are integers in the order of the values, sizes the bits of
-    their absolute values.
+    their absolute values; the least size is that of the values that are not 0.
     """
     low, high = np.int64(HIGHEST), np.int64(LOWEST)
     for i in range(n):
         b = to_bits(v[i])
         low, high = min(low, b), max(high, b)
-    if low >= 0:
+    if low > 0:
         return low, high, low, high
     smallest, largest = np.int64(MAGNITUDE), np.int64(0)
     low, high = np.int64(HIGHEST), np.int64(LOWEST)
@@ -63,14 +63,14 @@ def value_range(v: Any, n: int) -> Any:
         b = to_bits(v[i])
         size = b & np.int64(MAGNITUDE)
         key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
-        smallest, largest = min(smallest, size), max(largest, size)
+        smallest, largest = min(smallest, size if size > 0 else np.int64(MAGNITUDE)), max(largest, size)
         low, high = min(low, key), max(high, key)
     return low, high, smallest, largest
 
 
 @loop
 def add_narrow(v: Any, n: int, sums: Any, buckets: Any) -> None:
-    """`add_moments` for 2^-21 ≤ |v| < 2^3; buckets are found on the way, and are right where v is not negative."""
+    """`add_moments` for 2^-21 ≤ |v| < 2^3 and 0; buckets are found on the way, and are right where v is above 0."""
     q0: Any
     q0 = q1 = a0 = a1 = a2 = np.int64(0)
     for i in range(n):
