@@ -25,7 +25,7 @@ def _nothing(dtype: type[np.generic]) -> NDArray[Any]:
     return empty
 
 
-_NO_LABEL, _NO_NUMBER = _nothing(np.int64), _nothing(np.float64)
+_NO_LABEL, NO_NUMBER = _nothing(np.int64), _nothing(np.float64)
 _FOLDED = np.empty((SLOTS, 0))
 
 
@@ -93,8 +93,8 @@ def add_rows(
         flags=flags,
         at_target=at_target,
         label=_NO_LABEL if label is None else label,
-        weight=_NO_NUMBER if weight is None else weight,
-        bytes=_NO_NUMBER if bytes_ is None else bytes_,
+        weight=NO_NUMBER if weight is None else weight,
+        bytes=NO_NUMBER if bytes_ is None else bytes_,
         out=_FOLDED if out is None else out,
     )
     into = _no_sums(threads) if sums is None else sums

@@ -12,14 +12,11 @@ from streamloss.errors import IGNORED, RULES, USED, DataError
 from streamloss.kernels.fold import drain
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
-from streamloss.kernels.rows import add_rows, sums_of, tolerance
+from streamloss.kernels.rows import NO_NUMBER, add_rows, sums_of, tolerance
 from streamloss.options import Options, Task
 from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
 from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, normalize
-
-_NO_WEIGHT = np.zeros(0)
-_NO_WEIGHT.flags.writeable = False  # as the reader's arrays are: one compiled kernel for both
 
 
 class Accumulator:
@@ -37,7 +34,10 @@ class Accumulator:
         self._marks = np.empty((2, 0), dtype=np.uint8)
 
     def add(self, batch: Batch) -> None:
-        """Adds a batch; nothing of it when it raises `DataError` at a bad row, unless invalid rows are to be skipped."""
+        """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
+
+        More than `_most_rows` rows are added in pieces: what stands before the bad row's piece then stays.
+        """
         if len(batch) > self._most_rows:
             for start in range(0, len(batch), self._most_rows):
                 self.add(batch.rows(start, start + self._most_rows))
@@ -90,7 +90,7 @@ class Accumulator:
         self._rows_since_carry = 0
 
     def _add_probabilities(self, batch: Batch) -> None:
-        weight = _NO_WEIGHT if batch.weight is None else batch.weight
+        weight = NO_NUMBER if batch.weight is None else batch.weight
         x, form, scale = batch.prediction, self.task.form, 1.0 / self.options.temperature
         if self.task.family == "binary":
             one = widened(x)
