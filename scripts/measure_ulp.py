@@ -80,6 +80,17 @@ def part(i: int) -> Callable[[Any], Any]:
     return chosen
 
 
+def ratio_to_one() -> Callable[[Any], Any]:
+    """`log1p_ratio` as a function of one number."""
+    log1p_ratio = elementary.log1p_ratio
+
+    @numba.njit(error_model="numpy")
+    def chosen(low: float) -> Any:
+        return log1p_ratio(low, 1.0)
+
+    return chosen
+
+
 HUGE = 1.7976931348623157e308
 FUNCTIONS: dict[str, Function] = {
     "exp": Function(elementary.exp, np.exp, mp.exp, -745.14, 709.79, (0.0, -708.4, -745.0, 709.7)),
@@ -88,6 +99,7 @@ FUNCTIONS: dict[str, Function] = {
     "expm1_tail": Function(elementary.expm1_tail, wide_tail, true_tail, -0.3465735902799726, 0.3465735902799726, (0.0,)),
     "log": Function(elementary.log, np.log, mp.log, 5e-324, HUGE, (1.0, 0.7071, 1.4142, 2.2250738585072014e-308)),
     "log1p": Function(elementary.log1p, np.log1p, mp.log1p, -0.9999999999999999, HUGE, (0.0, -0.2929, 0.4142, 1.0, -1.0)),
+    "log1p_ratio": Function(ratio_to_one(), np.log1p, mp.log1p, 0.0, 1.0, (0.0, 0.4142)),
     "sigmoid": Function(elementary.sigmoid, wide_sigmoid, true_sigmoid, -745.1, 800.0, (0.0,)),
     "softplus": Function(elementary.softplus, wide_softplus, true_softplus, -745.1, 800.0, (0.0, 37.0)),
     "logistic[0]": Function(part(0), wide_sigmoid, true_sigmoid, -745.1, 800.0, (0.0,)),

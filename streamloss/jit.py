@@ -37,6 +37,15 @@ def _wide_vectors() -> None:
 
 
 _wide_vectors()
+
+
+def has_feature(name: str) -> bool:
+    """Whether the code is compiled for a CPU with this feature, by LLVM's name of it."""
+    if config.CPU_FEATURES is not None:
+        return f"+{name}" in config.CPU_FEATURES.split(",")
+    return config.CPU_NAME is None and f"+{name}" in codegen.get_host_cpu_features().split(",")
+
+
 _PACKAGE = Path(__file__).parent
 _SOURCES = (
     "jit.py", "errors.py", "quantities.py", "state.py", "ieee/*.py", "kernels/*.py",

@@ -55,6 +55,9 @@ HOMES: dict[str, tuple[str, ...]] = {
 }
 # What may be taken from Numba outside `jit`: the words of the language, none of them an option.
 NUMBA_WORDS = {"prange", "types", "extending", "intrinsic", "cuda"}
+# What it takes to teach Numba the types of `ieee.vectors`.
+NUMBA_WORDS |= {"core", "typing", "templates", "signature", "AbstractTemplate", "infer_global"}
+NUMBA_WORDS |= {"lower_builtin", "models", "register_model"}
 LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich"}
 
 

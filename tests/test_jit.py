@@ -136,6 +136,15 @@ def test_plain_python_gives_the_same_digests(compiled):
     assert differing(python(BATTERY, NUMBA_DISABLE_JIT=1), compiled) == []
 
 
+def test_lanes_are_numbers_in_plain_python_too():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lanes.py"]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        command, env=environment, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_no_index_is_out_of_bounds(compiled, tmp_path):
     """Numba's own checks of every index, in a cache of its own; compiling them takes long, so one type of each family."""
     checked = python(BATTERY, NUMBA_BOUNDSCHECK=1, STREAMLOSS_CACHE_DIR=tmp_path, RUNS=json.dumps(CHECKED))

@@ -1,7 +1,10 @@
-"""The primitives under our arithmetic: fused multiply-add, bit views and the widening of narrow floats.
+"""The primitives under our arithmetic, on one number or on 32 at once: fused multiply-add, bit views, `select`, and the
+widening of narrow floats.
 
-With `NUMBA_DISABLE_JIT=1` the same names are plain Python, slow and exact, so that the kernels can be stepped through.
-float16 comes as uint16 and bfloat16 as int16 bits (see `reading.batch`); `widen` tells them apart by the type alone.
+Functions written with them take a float64 or Lanes, 32 float64s in registers (see `vectors`): one text, and the same bits.
+With `NUMBA_DISABLE_JIT=1` the same names are plain Python and NumPy, slow and exact, so that the kernels can be stepped
+through. float16 comes as uint16 and bfloat16 as int16 bits (see `reading.batch`); `widen` and `load` tell them apart by the
+type alone.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import numpy as np
 
 from streamloss import jit
 
+LANES = 32
+
 if jit.DISABLED:
 
-    def fma(a: float, b: float, c: float) -> Any:
-        """a·b + c, rounded once."""
+    def _fma(a: float, b: float, c: float) -> Any:
         if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
             return np.float64(a) * np.float64(b) + np.float64(c)
         exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
@@ -29,13 +33,27 @@ if jit.DISABLED:
         except OverflowError:
             return np.float64(math.inf if exact > 0 else -math.inf)
 
-    def to_bits(x: float) -> Any:
-        """The bits of a float64 as int64."""
-        return np.int64(struct.unpack("<q", struct.pack("<d", x))[0])
+    _fmas = np.frompyfunc(_fma, 3, 1)
 
-    def from_bits(i: int) -> Any:
+    def fma(a: Any, b: Any, c: Any) -> Any:
+        """a·b + c, rounded once."""
+        several = any(isinstance(x, np.ndarray) for x in (a, b, c))
+        return _fmas(a, b, c).astype(np.float64) if several else _fma(a, b, c)
+
+    def to_bits(x: Any) -> Any:
+        """The bits of a float64 as int64."""
+        return x.view(np.int64) if isinstance(x, np.ndarray) else np.int64(struct.unpack("<q", struct.pack("<d", x))[0])
+
+    def from_bits(i: Any) -> Any:
         """The float64 with these bits; sums of bit patterns wrap as int64 does."""
+        if isinstance(i, np.ndarray):
+            return i.view(np.float64)
         return np.float64(struct.unpack("<d", struct.pack("<Q", int(i) & 0xFFFFFFFFFFFFFFFF))[0])
+
+    def select(condition: Any, a: Any, b: Any) -> Any:
+        """a where the condition holds, else b, in every lane; both have been computed."""
+        several = any(isinstance(x, np.ndarray) for x in (condition, a, b))
+        return np.where(condition, a, b) if several else a if condition else b
 
     def widen(x: Any) -> Any:
         """A stored prediction value as float64."""
@@ -45,53 +63,264 @@ if jit.DISABLED:
             return np.float64(np.uint32((int(x) & 0xFFFF) << 16).view(np.float32))
         return np.float64(x)
 
+    def lanes(x: float) -> Any:
+        """32 times the same number."""
+        return np.full(LANES, x, dtype=np.float64)
+
+    def load(x: Any, row: Any, first: Any) -> Any:
+        """x[row, first : first + 32], widened; x is (rows, columns), C-contiguous, and its end the caller's care."""
+        return np.array([widen(v) for v in x[row, first : first + LANES]])
+
+    def load_narrow(x: Any, row: Any, first: Any) -> Any:
+        """`load` as float32 where the stored values are no wider: for comparisons, at half the price."""
+        return load(x, row, first)
+
+    def narrow(x: Any, v: float) -> Any:
+        """32 times the number v, as wide as `load_narrow` gives the values of x."""
+        return lanes(v)
+
+    def store(x: Any, row: Any, first: Any, v: Any) -> None:
+        """x[row, first : first + 32] = v; x is (rows, columns) of float64, C-contiguous, and its end the caller's care."""
+        x[row, first : first + LANES] = v
+
+    def numbered(v: Any) -> Any:
+        """0, 1, … 31, as wide as v."""
+        return np.arange(float(LANES))
+
+    def count_of(mask: Any) -> Any:
+        """In how many lanes the mask holds."""
+        return np.int64(np.count_nonzero(mask))
+
+    def sum_of(v: Any) -> Any:
+        """Σ of the lanes by a fixed tree: lane + 16, + 8, + 4, + 2, + 1."""
+        while len(v) > 1:
+            v = v[: len(v) // 2] + v[len(v) // 2 :]
+        return v[0]
+
+    def max_of(v: Any) -> Any:
+        """The largest lane, by the same tree; a NaN in the first half of a step wins, one in the second loses."""
+        while len(v) > 1:
+            a, b = v[: len(v) // 2], v[len(v) // 2 :]
+            v = np.where(b > a, b, a)
+        return v[0]
+
 else:
     from llvmlite import ir
     from numba import types
     from numba.extending import intrinsic
 
-    _I32, _I64, _F32, _F64 = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+    from streamloss.ieee.vectors import (
+        F32,
+        F64,
+        HALF,
+        I16,
+        I32,
+        I64,
+        Lanes,
+        Mask,
+        Narrow,
+        Vector,
+        Whole,
+        constant,
+        spread,
+        spread_all,
+        vector_of,
+    )
+
+    assert Lanes.llvm.count == LANES
+
+    def _shaped(llvm: Any, like: Any) -> Any:
+        """The scalar LLVM type, or the vector of it where `like` is one."""
+        return ir.VectorType(llvm, like.count) if isinstance(like, ir.VectorType) else llvm
 
     @intrinsic
-    def fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
+    def fma(_context: Any, a: Any, b: Any, c: Any) -> Any:
         """a·b + c, rounded once."""
-        signature = types.float64(types.float64, types.float64, types.float64)
-        return signature, lambda _cx, builder, _sig, args: builder.fma(*args)
+        vector = vector_of((a, b, c))
+        if vector is None:
+            kinds = (types.float64,) * 3
+            return types.float64(*kinds), lambda _cx, builder, _sig, args: builder.fma(*args)
+
+        if vector is not Lanes:
+            return None
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = ir.FunctionType(Lanes.llvm, [Lanes.llvm] * 3)
+            name = f"llvm.fma.v{LANES}f64"
+            function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            return builder.call(function, spread_all(context, builder, args, sig.args, Lanes))
+
+        return vector(a, b, c), lower
 
     @intrinsic
-    def to_bits(_context: Any, _x: Any) -> Any:
+    def to_bits(_context: Any, x: Any) -> Any:
         """The bits of a float64 as int64."""
-        return types.int64(types.float64), lambda _cx, builder, _sig, args: builder.bitcast(args[0], _I64)
+        if x is Lanes:
+            return Whole(x), lambda _cx, builder, _sig, args: builder.bitcast(args[0], Whole.llvm)
+        return types.int64(types.float64), lambda _cx, builder, _sig, args: builder.bitcast(args[0], I64)
 
     @intrinsic
-    def from_bits(_context: Any, _i: Any) -> Any:
+    def from_bits(_context: Any, i: Any) -> Any:
         """The float64 with these bits; sums of bit patterns wrap as int64 does."""
-        return types.float64(types.int64), lambda _cx, builder, _sig, args: builder.bitcast(args[0], _F64)
+        if i is Whole:
+            return Lanes(i), lambda _cx, builder, _sig, args: builder.bitcast(args[0], Lanes.llvm)
+        return types.float64(types.int64), lambda _cx, builder, _sig, args: builder.bitcast(args[0], F64)
 
-    def _half(builder: Any, i16: Any) -> Any:
-        """float16 bits to float64 by integer shifts and one exact product; no half instructions, which old CPUs lack."""
-        wide = builder.zext(i16, _I32)
-        body = builder.shl(builder.and_(wide, _I32(0x7FFF)), _I32(13))
-        scaled = builder.fmul(builder.bitcast(body, _F32), builder.bitcast(_I32(0x77800000), _F32))  # 2^112
-        special = builder.icmp_unsigned(">=", body, _I32(0x0F800000))  # all-ones exponent: inf or NaN
-        magnitude = builder.select(special, builder.or_(body, _I32(0x7F800000)), builder.bitcast(scaled, _I32))
-        sign = builder.shl(builder.and_(wide, _I32(0x8000)), _I32(16))
-        return builder.fpext(builder.bitcast(builder.or_(magnitude, sign), _F32), _F64)
+    @intrinsic
+    def select(_context: Any, condition: Any, a: Any, b: Any) -> Any:
+        """a where the condition holds, else b, in every lane; both have been computed."""
+        vector = vector_of((a, b)) or (Lanes if condition is Mask else None)
+        if vector is None:
+            signature = types.float64(types.boolean, types.float64, types.float64)
+            return signature, lambda _cx, builder, _sig, args: builder.select(*args)
 
-    def _brain(builder: Any, i16: Any) -> Any:
-        """bfloat16 bits to float64: the upper half of a float32."""
-        return builder.fpext(builder.bitcast(builder.shl(builder.zext(i16, _I32), _I32(16)), _F32), _F64)
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            some, other = spread_all(context, builder, args[1:], sig.args[1:], vector)
+            return builder.select(args[0], some, other)  # one truth chooses whole vectors
 
-    _WIDEN: dict[Any, Any] = {
-        types.uint16: _half,
-        types.int16: _brain,
-        types.float32: lambda builder, x: builder.fpext(x, _F64),
-        types.float64: lambda _builder, x: x,
-    }
+        return vector(condition, a, b), lower
+
+    def _half(builder: Any, bits: Any) -> Any:
+        """float16 bits to float32: by the CPU's instruction, or integer shifts and one exact product where it may lack it."""
+        if jit.has_feature("f16c"):
+            return builder.fpext(builder.bitcast(bits, _shaped(HALF, bits.type)), _shaped(F32, bits.type))
+        whole, single = _shaped(I32, bits.type), _shaped(F32, bits.type)
+        wide = builder.zext(bits, whole)
+        body = builder.shl(builder.and_(wide, constant(whole, 0x7FFF)), constant(whole, 13))
+        scaled = builder.fmul(builder.bitcast(body, single), builder.bitcast(constant(whole, 0x77800000), single))  # 2^112
+        special = builder.icmp_unsigned(">=", body, constant(whole, 0x0F800000))  # all-ones exponent: inf or NaN
+        infinite = builder.or_(body, constant(whole, 0x7F800000))
+        magnitude = builder.select(special, infinite, builder.bitcast(scaled, whole))
+        sign = builder.shl(builder.and_(wide, constant(whole, 0x8000)), constant(whole, 16))
+        return builder.bitcast(builder.or_(magnitude, sign), single)
+
+    def _brain(builder: Any, bits: Any) -> Any:
+        """bfloat16 bits to float32: its upper half."""
+        whole = _shaped(I32, bits.type)
+        return builder.bitcast(builder.shl(builder.zext(bits, whole), constant(whole, 16)), _shaped(F32, bits.type))
+
+    # How stored values become float32, where they are no wider, and what they are in LLVM.
+    _SINGLE: dict[Any, Any] = {types.uint16: _half, types.int16: _brain, types.float32: lambda _builder, x: x}
+    _STORED = {types.uint16: I16, types.int16: I16, types.float32: F32, types.float64: F64}
+
+    def _widened(builder: Any, kind: Any, x: Any) -> Any:
+        if kind == types.float64:
+            return x
+        return builder.fpext(_SINGLE[kind](builder, x), _shaped(F64, x.type))
 
     @intrinsic
     def widen(_context: Any, x: Any) -> Any:
         """A stored prediction value as float64."""
-        if x not in _WIDEN:
+        if x not in _STORED:
             return None
-        return types.float64(x), lambda _cx, builder, _sig, args: _WIDEN[x](builder, args[0])
+        return types.float64(x), lambda _cx, builder, _sig, args: _widened(builder, x, args[0])
+
+    @intrinsic
+    def lanes(_context: Any, x: Any) -> Any:
+        """32 times the same number."""
+        return Lanes(x), lambda context, builder, sig, args: spread(context, builder, args[0], sig.args[0], Lanes)
+
+    def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, first: Any) -> Any:
+        """The address of 32 values of a C-contiguous array (rows, columns), and the bytes that it is a multiple of."""
+        made = context.make_array(kind)(context, builder, array)
+        columns = builder.extract_value(made.shape, 1)
+        stored = _STORED[kind.dtype]
+        at = builder.gep(made.data, [builder.add(builder.mul(row, columns), first)])
+        return builder.bitcast(at, ir.VectorType(stored, LANES).as_pointer()), kind.dtype.bitwidth // 8
+
+    def _matrix(x: Any) -> bool:
+        return isinstance(x, types.Array) and x.ndim == 2 and x.layout == "C" and x.dtype in _STORED
+
+    def _loaded(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address, align = _address(context, builder, sig.args[0], *args)
+        return builder.load(address, align=align)
+
+    @intrinsic
+    def load(_context: Any, x: Any, _row: Any, _first: Any) -> Any:
+        """x[row, first : first + 32], widened; x is (rows, columns), C-contiguous, and its end the caller's care."""
+        if not _matrix(x):
+            return None
+        return Lanes(x, types.int64, types.int64), lambda context, builder, sig, args: _widened(
+            builder, x.dtype, _loaded(context, builder, sig, args)
+        )
+
+    @intrinsic
+    def load_narrow(_context: Any, x: Any, _row: Any, _first: Any) -> Any:
+        """`load` as float32 where the stored values are no wider: for comparisons, at half the price."""
+        if not _matrix(x):
+            return None
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            values = _loaded(context, builder, sig, args)
+            return _SINGLE[x.dtype](builder, values) if x.dtype in _SINGLE else values
+
+        return _narrow_of(x)(x, types.int64, types.int64), lower
+
+    def _narrow_of(x: Any) -> Vector:
+        return Narrow if x.dtype in _SINGLE else Lanes
+
+    @intrinsic
+    def narrow(_context: Any, x: Any, _v: Any) -> Any:
+        """32 times the number v, as wide as `load_narrow` gives the values of x."""
+        vector = _narrow_of(x)
+        signature = vector(x, types.float64)
+        return signature, lambda context, builder, sig, args: spread(context, builder, args[1], sig.args[1], vector)
+
+    @intrinsic
+    def store(_context: Any, x: Any, _row: Any, _first: Any, _v: Any) -> Any:
+        """x[row, first : first + 32] = v; x is (rows, columns) of float64, C-contiguous, and its end the caller's care."""
+        if not _matrix(x) or x.dtype != types.float64:
+            return None
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address, align = _address(context, builder, sig.args[0], *args[:3])
+            builder.store(args[3], address, align=align)
+            return context.get_dummy_value()
+
+        return types.void(x, types.int64, types.int64, Lanes), lower
+
+    @intrinsic
+    def numbered(_context: Any, v: Any) -> Any:
+        """0, 1, … 31, as wide as v."""
+        if v not in (Lanes, Narrow):
+            return None
+        row = ir.Constant(v.llvm, [ir.Constant(v.llvm.element, float(lane)) for lane in range(LANES)])
+        return v(v), lambda _cx, _builder, _sig, _args: row
+
+    @intrinsic
+    def count_of(_context: Any, mask: Any) -> Any:
+        """In how many lanes the mask holds."""
+        if mask is not Mask:
+            return None
+
+        def lower(_cx: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            return builder.zext(builder.ctpop(builder.bitcast(args[0], I32)), I64)
+
+        return types.int64(mask), lower
+
+    def _tree(v: Any, join: Any) -> Any:
+        """The signature and lowering of a reduction that joins lane + 16, + 8, + 4, + 2, + 1."""
+
+        def lower(_cx: Any, builder: Any, _sig: Any, args: Any) -> Any:
+            value, width = args[0], LANES
+            while width > 1:
+                width //= 2
+                half = ir.VectorType(I32, width)
+                low, high = (
+                    builder.shuffle_vector(value, value, ir.Constant(half, [I32(start + i) for i in range(width)]))
+                    for start in (0, width)
+                )
+                value = join(builder, low, high)
+            return builder.extract_element(value, I32(0))
+
+        return v.element(v), lower
+
+    @intrinsic
+    def sum_of(_context: Any, v: Any) -> Any:
+        """Σ of the lanes by a fixed tree: lane + 16, + 8, + 4, + 2, + 1."""
+        return _tree(v, lambda builder, a, b: builder.fadd(a, b))
+
+    @intrinsic
+    def max_of(_context: Any, v: Any) -> Any:
+        """The largest lane, by the same tree; a NaN in the first half of a step wins, one in the second loses."""
+        return _tree(v, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", b, a), b, a))

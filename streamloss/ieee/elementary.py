@@ -1,4 +1,5 @@
-"""exp, log, log1p, sigmoid and softplus of float64, branch-free so that loops over them vectorise without fast-math.
+"""exp, log, log1p, sigmoid and softplus of float64, branch-free: of one number, in loops that Numba vectorises without
+fast-math, or of 32 in Lanes (see `bits`).
 
 exp reduces x = n·ln 2 + r with |r| ≤ ln 2 / 2 and sums 1 + r + r²·Q(r), Q the Chebyshev interpolant of degree 9 of
 (e^r − 1 − r) / r² (truncation 0.15 · 2^-53). log and log1p follow fdlibm's e_log.c and s_log1p.c: log(1 + f) through
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from streamloss.ieee.bits import fma, from_bits, to_bits
+from streamloss.ieee.bits import fma, from_bits, select, to_bits
 from streamloss.jit import scalar
 
 LOG2E = 1.4426950408889634
@@ -52,6 +53,15 @@ _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (
     1.479819860511658591e-01,
 )
 
+# atanh(s) / s = 1 + s²·A(s²) for s ≤ 1/3, Chebyshev interpolant of degree 9 (truncation 0.04 · 2^-53)
+_A0, _A1, _A2, _A3, _A4 = 0.3333333333333333, 0.20000000000007292, 0.1428571428355438, 0.11111111358713932, 0.09090894718066429
+_A5, _A6, _A7, _A8, _A9 = (
+    0.07692785032479312,
+    0.06657072104827468,
+    0.06000536404795356,
+    0.04400369243072337,
+    0.08082022805971766,
+)
 _R0, _R1, _R2 = 0.50031925, -0.25499255, 0.11686289  # 1 / (2 + f), minimax of degree 2
 _S0, _S1, _S2 = 0.98989899, -0.80808081, 0.32323232  # 1 / (1 + f) for 0 ≤ f ≤ 1, the same
 TINY = 2.2250738585072014e-308  # 2^-1022, the least normal number
@@ -59,11 +69,18 @@ RECIPROCAL_BITS = 0x7FDE623822FC16E6  # less the bits of u: a line through every
 
 
 @scalar
+def expm1_tails(r: float) -> Any:
+    """e^r − 1 − r and e^−r − 1 + r for |r| ≤ ln 2 / 2, without cancellation: relative error a few 2^-53."""
+    square = r * r  # even and odd powers apart: half as many steps wait for one another
+    even = fma(fma(fma(fma(_Q8, square, _Q6), square, _Q4), square, _Q2), square, _Q0)
+    odd = fma(fma(fma(fma(_Q9, square, _Q7), square, _Q5), square, _Q3), square, _Q1)
+    return square * fma(odd, r, even), square * fma(odd, -r, even)
+
+
+@scalar
 def expm1_tail(r: float) -> Any:
-    """e^r − 1 − r for |r| ≤ ln 2 / 2, without cancellation: relative error a few 2^-53."""
-    q = fma(fma(fma(fma(_Q9, r, _Q8), r, _Q7), r, _Q6), r, _Q5)
-    q = fma(fma(fma(fma(fma(q, r, _Q4), r, _Q3), r, _Q2), r, _Q1), r, _Q0)
-    return (r * r) * q
+    """e^r − 1 − r for |r| ≤ ln 2 / 2."""
+    return expm1_tails(r)[0]
 
 
 @scalar
@@ -85,8 +102,7 @@ def exp_inner(x: float) -> Any:
 @scalar
 def exp_nonpositive(x: float) -> Any:
     """e^x for x ≤ 709; 0 below −708 (what is lost is under 1e-307)."""
-    e = exp_inner(max(x, -709.0))
-    return e if x >= -708.0 else 0.0
+    return select(x >= -708.0, exp_inner(x), 0.0)
 
 
 @scalar
@@ -140,9 +156,14 @@ def _about_reciprocal(u: float) -> Any:
 
 
 @scalar
-def _log_core(m: float, k: float, c: float, small: bool, f0: float) -> Any:
-    """log(2^k·m) + c, with f = m − 1, or f0 where `small`."""
-    f = f0 if small else m - 1.0
+def _log_core(m: float, k: float, c: float) -> Any:
+    """log(2^k·m) + c."""
+    return log_near(m - 1.0, k, c)
+
+
+@scalar
+def log_near(f: float, k: float, c: float) -> Any:
+    """log(2^k·(1 + f)) + c for √½ ≤ 1 + f ≤ √2."""
     s = _over_two_plus(f)
     z = s * s
     w = z * z
@@ -165,18 +186,16 @@ def _split(x: float) -> Any:
 def log(x: float) -> Any:
     """ln x for x ≥ 0; −inf at 0, inf at inf."""
     tiny = x < TINY
-    m, k = _split(x * 18014398509481984.0 if tiny else x)
-    y = _log_core(m, k - 54.0 if tiny else k, 0.0, False, 0.0)
-    y = y if x > 0.0 else -INF
-    return y if x < INF else INF
+    m, k = _split(select(tiny, x * 18014398509481984.0, x))
+    y = _log_core(m, select(tiny, k - 54.0, k), 0.0)
+    return select(x < INF, select(x > 0.0, y, -INF), INF)
 
 
 @scalar
 def log_chance(p: float) -> Any:
     """ln p for 2^-1022 ≤ p ≤ 1 with the bits of `log`, and −inf at 0: the hot loop's logarithm."""
     m, k = _split(p)
-    y = _log_core(m, k, 0.0, False, 0.0)
-    return y if p > 0.0 else -INF
+    return select(p > 0.0, _log_core(m, k, 0.0), -INF)
 
 
 @scalar
@@ -184,17 +203,28 @@ def _log1p_plus(x: float, u: float, c: float, extra: float) -> Any:
     """ln(1 + x) + extra for x > −1; u = 1 + x rounded, c = what that left out over u (1 % will do), extra small."""
     m, k = _split(u)
     small = (x > -0.2928932188134524) & (x < 0.41421356237309503)
-    return _log_core(m, 0.0 if small else k, extra if small else c + extra, small, x)
+    return log_near(select(small, x, m - 1.0), select(small, 0.0, k), select(small, extra, c + extra))
 
 
 @scalar
 def log1p(x: float) -> Any:
     """ln(1 + x) for x ≥ −1, accurate near 0; −inf at −1."""
     u = 1.0 + x
-    c = 1.0 - (u - x) if x >= 1.0 else x - (u - 1.0)
-    y = _log1p_plus(x, u, c * _about_reciprocal(min(u, 1e300)), 0.0)
-    y = y if x > -1.0 else -INF
-    return y if x < INF else INF
+    c = select(x >= 1.0, 1.0 - (u - x), x - (u - 1.0))
+    y = _log1p_plus(x, u, c * _about_reciprocal(select(u < 1e300, u, 1e300)), 0.0)
+    return select(x < INF, select(x > -1.0, y, -INF), INF)
+
+
+@scalar
+def log1p_ratio(low: float, high: float) -> Any:
+    """ln(1 + low/high) for 0 ≤ low ≤ high; 0 where both are 0."""
+    whole = fma(2.0, high, low)
+    s = low / select(whole > 0.0, whole, 1.0)
+    z = s * s
+    w = z * z
+    even = fma(fma(fma(fma(_A8, w, _A6), w, _A4), w, _A2), w, _A0)
+    odd = fma(fma(fma(fma(_A9, w, _A7), w, _A5), w, _A3), w, _A1)
+    return fma(2.0 * s * z, fma(odd, z, even), 2.0 * s)
 
 
 @scalar
@@ -202,7 +232,7 @@ def log_rest(p: float) -> Any:
     """ln(1 − p) for 0 ≤ p ≤ 1 with the bits of `log1p`."""
     u = 1.0 - p
     y = _log1p_plus(-p, u, ((1.0 - u) - p) * _about_reciprocal(u), 0.0)
-    return y if p < 1.0 else -INF
+    return select(p < 1.0, y, -INF)
 
 
 @scalar

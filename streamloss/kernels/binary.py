@@ -1,7 +1,7 @@
 """Binary predictions and bare scores: one number a row.
 
 From a logit z, CE = pos_weight·y·softplus(−z) + (1 − y)·softplus(z); from a probability, −y ln p − (1 − y) ln(1 − p) with
-ln(1 − p) = log1p(−p). KL(y‖p) of soft labels is summed as brackets a·ln(a/b) − a + b, as in `pair`. Units: nats.
+ln(1 − p) = log1p(−p). KL(y‖p) of soft labels is summed as brackets a·ln(a/b) − a + b, as in `divergence`. Units: nats.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from streamloss.ieee.bits import widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
+from streamloss.kernels.divergence import brackets
 from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
-from streamloss.kernels.pair import bracket
 from streamloss.kernels.panel import CLIPPED, LOGITS, Loss, Stored, power, times
 from streamloss.quantities import (
     ACCURACY,
@@ -172,7 +172,7 @@ def write_soft(m: int, cap: float, p: Any, q: Any, figures: Any, out: Any, at: i
         if cost_1 > cap or cost_0 > cap:
             kl = times(q[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
-            kl = bracket(q[j], p[j], log_1 + cost_1, False)[0] + bracket(other, figures[REST, j], log_0 + cost_0, False)[0]
+            kl = brackets(q[j], p[j], log_1 + cost_1)[0] + brackets(other, figures[REST, j], log_0 + cost_0)[0]
         out[KL, at + j] = kl
 
 

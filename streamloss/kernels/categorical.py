@@ -6,21 +6,21 @@ of one sign, so nothing cancels. Label smoothing replaces the label by q' = (1 �
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 
 from streamloss.errors import LABEL, USED
-from streamloss.ieee.bits import widen
+from streamloss.ieee.bits import LANES, load, select, store, widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
 from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
+    CHUNK,
     CLIPPED,
     ENTROPY_,
-    LANES,
     LOGITS,
     OTHERS,
     PEAK,
@@ -37,16 +37,15 @@ from streamloss.kernels.panel import (
     cost,
     finish_side,
     fold_lanes,
-    large_rank,
-    large_side,
     load_rest,
     load_rows,
+    long_side,
     power,
     renormalized,
+    short_ranks,
+    short_sides,
     side_holds,
     side_suspects,
-    small_ranks,
-    small_side,
     times,
     write_labelled,
 )
@@ -61,37 +60,50 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS = range(7)  # a labelled row's figures, one column a lane
-Panels = tuple[Any, Any, Any, Any, Any, Any]  # panel, side, figures, the label's stored value, label and rank of every lane
+# A labelled row's figures, one column a row: of the last three, the label's stored value, the label itself and its rank.
+COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS, OWN, LABEL_, RANK = range(10)
+FIGURES = 10
+
+
+class Room(NamedTuple):
+    """What a thread works in: of 32 rows the classes (SMALL, 32), statistics and figures; of one row its sums and what
+    `peak_and_rank` finds; and d and exp d of CHUNK steps.
+    """
+
+    panel: Any
+    side: Any
+    figures: Any
+    sums: Any
+    found: Any
+    d: Any
+    e: Any
 
 
 @loop
 def label_figures(
-    form: int, normalize: bool, scale: float, cap: float, gamma: float, alpha: float, own: Any, side: Any, figures: Any
+    form: int, normalize: bool, scale: float, cap: float, gamma: float, alpha: float, side: Any, figures: Any
 ) -> None:
-    """−ln p_y (at most `cap`), p_y, 1 − p_y, Brier score and focal loss of every lane; own = the label's stored value."""
-    for lane in range(LANES):
-        shift = side[SHIFT, lane]
-        total = side[TOTAL, lane]
-        if form == LOGITS:
-            d = (own[lane] - side[PEAK, lane]) * scale
-            e = exp_nonpositive(d)
-            whole = 1.0 + side[OTHERS, lane]
-            figures[COST, lane] = shift - d
-            figures[CHANCE, lane] = e / whole
-            figures[REST, lane] = (side[OTHERS, lane] + (1.0 - e)) / whole
-        elif form == PROBS:
-            p = own[lane] / (total if normalize else 1.0)
-            figures[COST, lane] = shift - log(own[lane])
-            figures[CHANCE, lane] = p
-            figures[REST, lane] = max(1.0 - p, 0.0)
+    """−ln p_y (at most `cap`), p_y, 1 − p_y, Brier score and focal loss of every row, from its label's stored value."""
+    own, shift = load(figures, OWN, 0), load(side, SHIFT, 0)
+    if form == LOGITS:
+        d = (own - load(side, PEAK, 0)) * scale
+        e, others, share = exp_nonpositive(d), load(side, OTHERS, 0), load(side, TOP, 0)
+        store(figures, COST, 0, shift - d)
+        store(figures, CHANCE, 0, e * share)
+        store(figures, REST, 0, (others + (1.0 - e)) * share)
+    else:
+        if form == PROBS:
+            p = own / load(side, TOTAL, 0) if normalize else own
+            store(figures, COST, 0, shift - log(own))
         else:
-            p = exp_nonpositive(min(own[lane] - shift, 700.0))
-            figures[COST, lane] = shift - own[lane]
-            figures[CHANCE, lane] = p
-            figures[REST, lane] = max(1.0 - p, 0.0)
-    for lane in range(LANES):
-        figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * figures[CHANCE, lane] + 1.0, 0.0)
+            v = own - shift
+            p = exp_nonpositive(select(v > 700.0, 700.0, v))
+            store(figures, COST, 0, shift - own)
+        rest = 1.0 - p
+        store(figures, CHANCE, 0, p)
+        store(figures, REST, 0, select(rest > 0.0, rest, 0.0))
+    brier = load(side, SQUARES, 0) - 2.0 * load(figures, CHANCE, 0) + 1.0
+    store(figures, BRIER_, 0, select(brier > 0.0, brier, 0.0))
     if gamma >= 0.0:
         for lane in range(LANES):
             paid = min(figures[COST, lane], cap)
@@ -153,7 +165,6 @@ def write_rows(
     k: int,
     stored: Stored,
     loss: Loss,
-    rank: Any,
     side: Any,
     figures: Any,
     flags: Any,
@@ -180,60 +191,79 @@ def write_rows(
     for lane in range(rows):
         out[CROSS_ENTROPY, at + lane] = figures[COST, lane]
         out[BRIER, at + lane] = figures[BRIER_, lane]
-    write_labelled(at, rows, side[TOP], rank, loss.top_k, out)
+    write_labelled(at, rows, side[TOP], figures[RANK], loss.top_k, out)
     if loss.gamma >= 0.0:
         for lane in range(rows):
             out[FOCAL, at + lane] = figures[FOCAL_, lane]
 
 
 @loop
-def load_own(x: Any, row: int, label: int, own: Any) -> None:
-    """own[:] = the label's stored value."""
-    from_row = widen(x[row, label])
-    for lane in range(LANES):
-        own[lane] = from_row
-
-
-@loop
-def smooth_large(
-    form: int,
-    x: Any,
-    row: int,
-    scale: float,
-    cap: float,
-    gamma: float,
-    alpha: float,
-    panel: Any,
-    side: Any,
-    figures: Any,
-) -> None:
-    """Σ min(−ln p_j, cap) and Σ focal over one long row's classes, into lane 0."""
-    k = x.shape[1]
+def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room: Room) -> None:
+    """Σ min(−ln p_j, cap) and Σ focal over one long row's classes, into its column of the figures."""
+    form, scale, k = stored.form, stored.scale, x.shape[1]
     full = k // LANES
+    sums, side = room.sums, room.side
     for lane in range(LANES):
-        side[PEAK, lane] = side[PEAK, 0]
-        side[SHIFT, lane] = side[SHIFT, 0]
-    figures[COSTS:] = 0.0
+        sums[PEAK, lane] = side[PEAK, column]
+        sums[SHIFT, lane] = side[SHIFT, column]
+    costs = room.d[:FIGURES]
+    costs[COSTS:OWN] = 0.0
     body = x[row, : full * LANES].reshape((full, LANES))
-    add_costs(form, body, full, np.int64(LANES), scale, cap, gamma, alpha, side, figures)
-    rest = load_rest(x, row, 0.0, panel)
-    add_costs(form, panel, rest, k - full * LANES, scale, cap, gamma, alpha, side, figures)
-    fold_lanes(figures[COSTS:])
+    add_costs(form, body, full, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    rest = load_rest(x, row, 0.0, room.panel)
+    add_costs(form, room.panel, rest, k - full * LANES, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
 
 @loop
-def short_rows(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Panels, out: Any, at: int) -> None:
-    """Up to 32 rows of SMALL classes or fewer, one in every lane."""
+def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
+    """The statistics of up to 32 rows of SMALL classes or fewer, one in every lane, and what their labels stand for."""
+    k, label, code, panel, figures = x.shape[1], rows.label, rows.code, room.panel, room.figures
+    load_rows(x, first, count, code, panel)
+    short_sides(stored.form, panel, k, stored.scale, room.side, room.d, room.e, np.int64(-1))
+    if label.shape[0] > 0:
+        for lane in range(LANES):
+            y = label[first + lane] if lane < count and code[first + lane] == USED else 0
+            figures[LABEL_, lane] = y
+            figures[OWN, lane] = panel[y, lane]
+        store(figures, RANK, 0, short_ranks(panel, k, load(figures, OWN, 0), load(figures, LABEL_, 0)))
+
+
+@loop
+def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
+    """The same of longer rows, one after the other, its classes in the lanes."""
+    labelled = rows.label.shape[0] > 0
+    side, figures, found = room.side, room.figures, room.found
+    for lane in range(LANES):
+        used = lane < count and rows.code[first + lane] == USED
+        y = rows.label[first + lane] if used and labelled else np.int64(-1)
+        if used:
+            long_side(stored.form, x, first + lane, y, stored.scale, room.panel, room.sums, room.d, room.e, np.int64(-1), found)
+            fold_lanes(room.sums, np.int64(OTHERS), np.int64(SIDE), side, lane)
+        else:
+            for row in range(SIDE):
+                side[row, lane] = 1.0
+        side[PEAK, lane], side[SHIFT, lane] = found[0] if used else 0.0, 0.0
+        if labelled:
+            figures[OWN, lane] = widen(x[first + lane, y]) if used else 0.0
+            figures[RANK, lane] = found[1]
+
+
+@loop
+def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Room, out: Any, at: int) -> None:
+    """The values of up to 32 rows."""
     form, scale, tolerance, normalize = stored
     k, label, code = x.shape[1], rows.label, rows.code
     labelled = label.shape[0] > 0
-    panel, side, figures, own, lanes_label, rank = room
-    load_rows(x, first, count, code, panel)
-    small_side(form, panel, k, scale, side)
+    side, figures = room.side, room.figures
     if labelled:
-        for lane in range(count):
-            if code[first + lane] == USED and not 0 <= label[first + lane] < k:
-                code[first + lane] = LABEL
+        for i in range(first, first + count):
+            if code[i] == USED and not 0 <= label[i] < k:
+                code[i] = LABEL
+    if k <= SMALL:
+        sum_short(x, first, count, rows, stored, room)
+    else:
+        sum_long(x, first, count, rows, stored, room)
     if side_suspects(form, tolerance, normalize, side) > 0:
         for lane in range(count):
             i = first + lane
@@ -244,45 +274,16 @@ def short_rows(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss:
             rows.flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
     finish_side(form, normalize, side)
     if labelled:
-        for lane in range(LANES):
-            y = label[first + lane] if lane < count and code[first + lane] == USED else 0
-            lanes_label[lane] = y
-            own[lane] = panel[y, lane]
-        label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, own, side, figures)
-        small_ranks(panel, k, own, lanes_label, rank)
-        if loss.smoothing > 0.0:
-            figures[COSTS:] = 0.0
-            add_costs(form, panel, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
-    write_rows(first, count, labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
-
-
-@loop
-def long_row(x: Any, i: int, rows: Rows, stored: Stored, loss: Loss, room: Panels, out: Any, at: int) -> None:
-    """A row of more than SMALL classes, its classes in the lanes."""
-    form, scale, tolerance, normalize = stored
-    k, label, code = x.shape[1], rows.label, rows.code
-    labelled = label.shape[0] > 0
-    panel, side, figures, own, _, rank = room
-    if code[i] != USED:
-        return
-    if labelled and (label[i] < 0 or label[i] >= k):
-        code[i] = LABEL
-        return
-    large_side(form, x, i, scale, panel, side)
-    if not side_holds(form, tolerance, normalize, side, 0):
-        code[i] = broken_rule(form, x, i)
-        return
-    if normalize:
-        rows.flags[i] |= renormalized(form, tolerance, side[TOTAL, 0])
-    finish_side(form, normalize, side)
-    if labelled:
-        y = label[i]
-        load_own(x, i, y, own)
-        label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, own, side, figures)
-        rank[0] = large_rank(x, i, y)
-        if loss.smoothing > 0.0:
-            smooth_large(form, x, i, scale, loss.cap, loss.gamma, loss.alpha, panel, side, figures)
-    write_rows(i, np.int64(1), labelled, k, stored, loss, rank, side, figures, rows.flags, out, at)
+        label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+    if labelled and loss.smoothing > 0.0:
+        figures[COSTS:OWN] = 0.0
+        if k <= SMALL:
+            add_costs(form, room.panel, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+        else:
+            for lane in range(count):
+                if code[first + lane] == USED:
+                    smooth_long(x, first + lane, lane, stored, loss, room)
+    write_rows(first, count, labelled, k, stored, loss, side, figures, rows.flags, out, at)
 
 
 @kernel
@@ -291,24 +292,20 @@ def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, thre
 
     rows.label is (n,) int64, or (0,) without labels. Only rows whose code is USED are looked at.
     """
-    n, k = x.shape
+    n = x.shape[0]
     kept = rows.out.shape[1] > 0
     for t in prange(threads):
-        room = scratch()
+        tile = scratch()
         out = rows.out if kept else np.empty((SLOTS, STRIDE))
-        panels = (
-            np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((7, LANES)), np.zeros(LANES),
-            np.zeros(LANES, dtype=np.int64), np.zeros(LANES),
+        room = Room(
+            np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((FIGURES, LANES)), np.zeros((SIDE, LANES)),
+            np.zeros(2), np.zeros((CHUNK, LANES)), np.zeros((CHUNK, LANES)),
         )  # fmt: skip
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
             at = first if kept else 0
-            if k <= SMALL:
-                for i in range(0, m, LANES):
-                    short_rows(x, first + i, min(LANES, m - i), rows, stored, loss, panels, out, at + i)
-            else:
-                for i in range(m):
-                    long_row(x, first + i, rows, stored, loss, panels, out, at + i)
-            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
+            for i in range(0, m, LANES):
+                write_block(x, first + i, min(LANES, m - i), rows, stored, loss, room, out, at + i)
+            fold_tile(rows, first, m, out, at, sums, np.int64(t), tile)
             first = take(rows.cursor, rows.step)

@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 
 from streamloss.errors import USED
-from streamloss.ieee.bits import widen
+from streamloss.ieee.bits import LANES, widen
 from streamloss.ieee.elementary import exp_nonpositive
-from streamloss.jit import kernel, loop
+from streamloss.jit import allocating, kernel, loop
 from streamloss.kernels.bins import add_fixed
 from streamloss.kernels.panel import (
-    LANES,
+    CHUNK,
     LOGITS,
     LOGPROBS,
     OTHERS,
     PEAK,
     SIDE,
-    SMALL,
     TOTAL,
     broken_rule,
     finish_side,
-    large_side,
+    row_side,
     side_holds,
 )
 
 
+class Room(NamedTuple):
+    """What a thread works in; see `row_side`."""
+
+    panel: Any
+    side: Any
+    sums: Any
+    found: Any
+    d: Any
+    e: Any
+
+
+@allocating
+def make_room() -> Room:
+    """Room for one row."""
+    return Room(
+        np.zeros((1, LANES)), np.zeros((SIDE, LANES)), np.zeros((SIDE, LANES)), np.zeros(2),
+        np.zeros((CHUNK, LANES)), np.zeros((CHUNK, LANES)),
+    )  # fmt: skip
+
+
 @loop
-def row_probabilities(form: int, x: Any, row: int, scale: float, normalize: bool, panel: Any, side: Any, p: Any) -> None:
+def sum_row(form: int, x: Any, row: int, scale: float, room: Room) -> None:
+    """The statistics of a row."""
+    none = np.int64(-1)
+    row_side(form, x, row, none, scale, room.panel, room.sums, room.d, room.e, none, room.found, room.side)
+
+
+@loop
+def row_probabilities(form: int, x: Any, row: int, scale: float, normalize: bool, room: Room, p: Any) -> None:
     """p[:] = the probabilities of one row that keeps the rules."""
-    large_side(form, x, row, scale, panel, side)
+    side = room.side
+    sum_row(form, x, row, scale, room)
     finish_side(form, normalize, side)
     total = side[TOTAL, 0] if normalize else 1.0
     if form == LOGITS:
@@ -53,12 +80,11 @@ def add_probabilities(
     n, k = x.shape
     weighted = weight.shape[0] > 0
     for t in prange(threads):
-        panel = np.zeros((SMALL, LANES))
-        side = np.zeros((SIDE, LANES))
+        room = make_room()
         p = np.zeros(k)
         for i in range(n * t // threads, n * (t + 1) // threads):
             if code[i] == USED:
-                row_probabilities(form, x, i, scale, normalize, panel, side, p)
+                row_probabilities(form, x, i, scale, normalize, room, p)
                 w = weight[i] if weighted else 1.0
                 for j in range(k):
                     add_fixed(sums[t, j], np.int64(0), w * p[j])
@@ -69,11 +95,10 @@ def softmax_rows(x: Any, code: Any, out: Any, scale: float, threads: int) -> Non
     """out (n, K) = the softmax of the rows of x; a row that breaks a rule gets the rule's number in code."""
     n = x.shape[0]
     for t in prange(threads):
-        panel = np.zeros((SMALL, LANES))
-        side = np.zeros((SIDE, LANES))
+        room = make_room()
         for i in range(n * t // threads, n * (t + 1) // threads):
-            large_side(LOGITS, x, i, scale, panel, side)
-            if side_holds(LOGITS, 0.0, False, side, 0):
-                row_probabilities(LOGITS, x, i, scale, False, panel, side, out[i])
+            sum_row(LOGITS, x, i, scale, room)
+            if side_holds(LOGITS, 0.0, False, room.side, 0):
+                row_probabilities(LOGITS, x, i, scale, False, room, out[i])
             else:
                 code[i] = broken_rule(LOGITS, x, i)

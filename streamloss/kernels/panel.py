@@ -16,12 +16,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamloss.errors import ALL_NEGATIVE_INFINITY, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM, USED
-from streamloss.ieee.bits import fma, widen
+from streamloss.ieee.bits import (
+    LANES,
+    count_of,
+    fma,
+    lanes,
+    load,
+    load_narrow,
+    max_of,
+    narrow,
+    numbered,
+    select,
+    store,
+    sum_of,
+    widen,
+)
 from streamloss.ieee.elementary import INF, exp_inner, exp_nonpositive, log, log1p
 from streamloss.jit import loop, scalar
 from streamloss.quantities import ACCURACY, OUTCOME, OVERCONFIDENCE, SCORE, TOP_K
 
-LANES = 32
 SMALL = 64  # up to this many classes a panel holds 32 rows
 
 LOGITS, PROBS, LOGPROBS = range(3)
@@ -53,13 +66,24 @@ class Loss(NamedTuple):
     top_k: Any
 
 
-# Rows of a side's statistics, one column a lane.
+# Rows of a side's statistics, one column a row of predictions.
 PEAK, SHIFT, OTHERS, ENTROPY_, SQUARES, TOTAL, TOP, BAD = range(8)
 SIDE = 8
 
+CHUNK = 16  # steps looked at together: their exponentials stay in the first-level cache
+
+
+class Source(NamedTuple):
+    """Where the classes stand: step s has the 32 values x[row + down·s, across·s : across·s + 32]."""
+
+    x: Any
+    row: Any
+    down: Any
+    across: Any
+
 
 @loop
-def load_rows(x: Any, first: int, rows: int, code: Any, panel: Any) -> None:
+def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
     """panel[j, lane] = x[first + lane, j]; lanes past the last row and rows that are not used become zeros."""
     k = x.shape[1]
     for lane in range(LANES):
@@ -80,119 +104,154 @@ def load_rest(x: Any, row: int, pad: float, panel: Any) -> Any:
         panel[0, lane] = pad
     for lane in range(k - full):
         panel[0, lane] = widen(x[row, full + lane])
-    return 1 if full < k else 0
+    return np.int64(full < k)
 
 
 @loop
 def clear(side: Any) -> None:
     """Empties the statistics of a side."""
-    for lane in range(LANES):
-        side[PEAK, lane] = -INF
-        side[SHIFT, lane] = 0.0
-        side[OTHERS, lane] = 0.0
-        side[ENTROPY_, lane] = 0.0
-        side[SQUARES, lane] = 0.0
-        side[TOTAL, lane] = 0.0
-        side[TOP, lane] = 0.0
-        side[BAD, lane] = 0.0
+    for row in range(SIDE):
+        store(side, row, 0, lanes(0.0))
+    store(side, PEAK, 0, lanes(-INF))
 
 
 @loop
-def find_peaks(x: Any, steps: int, side: Any) -> None:
+def find_peaks(panel: Any, k: int, side: Any) -> None:
     """The largest value of every lane; a NaN is passed over here and found in the sums."""
-    for step in range(steps):
-        for lane in range(LANES):
-            v = widen(x[step, lane])
-            best = side[PEAK, lane]
-            side[PEAK, lane] = v if v > best else best
+    best = load(side, PEAK, 0)
+    for step in range(k):
+        v = load(panel, step, 0)
+        best = select(v > best, v, best)
+    store(side, PEAK, 0, best)
 
 
 @loop
-def join_peaks(side: Any) -> None:
-    """One row in 32 lanes: gives every lane the row's peak."""
-    peak = -INF
-    for lane in range(LANES):
-        peak = max(peak, side[PEAK, lane])
-    for lane in range(LANES):
-        side[PEAK, lane] = peak
+def peak_and_rank(x: Any, row: int, label: Any, rest: int, panel: Any, found: Any) -> None:
+    """found[0], found[1] = the largest value of a long row, and how many classes stand before its label: greater values, and
+    equal ones of lower index. A label of −1 is none; the row's last classes are in the panel where rest is 1.
+    """
+    full = x.shape[1] // LANES
+    own = widen(x[row, label]) if label >= 0 else INF
+    mine, best = narrow(x, own), narrow(x, -INF)
+    split = label // LANES if label >= 0 else np.int64(0)  # the step that has the label
+    before = np.int64(0)
+    for step in range(min(split, full)):
+        v = load_narrow(x, row, LANES * step)
+        best = select(v > best, v, best)
+        before += count_of(v >= mine)
+    if split < full:
+        v = load_narrow(x, row, LANES * split)
+        best = select(v > best, v, best)
+        before += count_of((v > mine) | ((v == mine) & (numbered(v) < np.float64(label - LANES * split))))
+    for step in range(split + 1, full):
+        v = load_narrow(x, row, LANES * step)
+        best = select(v > best, v, best)
+        before += count_of(v > mine)
+    peak = np.float64(max_of(best))
+    if rest > 0:
+        last = load(panel, 0, 0)
+        top = max_of(select(last > peak, last, peak))
+        peak = top if top > peak else peak
+        before += count_of((last > own) | ((last == own) & (numbered(last) < np.float64(label - LANES * full))))
+    found[0], found[1] = peak, np.float64(before)
 
 
 @loop
-def sum_logits(x: Any, steps: int, scale: float, side: Any) -> None:
-    """With d = (x − peak)·scale and e = exp d: Σe over d < 0, the number of d = 0, Σe·d and Σe²; a NaN makes Σe·d NaN."""
-    for step in range(steps):
-        for lane in range(LANES):
-            d = (widen(x[step, lane]) - side[PEAK, lane]) * scale
-            d = -709.0 if d < -709.0 else d
-            e = exp_inner(d) if d >= -708.0 else 0.0
+def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
+    """With d = (x − peak)·scale and e = exp d: Σe over d < 0, the number of d = 0, Σe·d and Σe²; a NaN makes Σe·d NaN.
+
+    kept (…, 32) gets the e of every step from row `keep` on; where keep is −1, those of the last CHUNK from row 0 on.
+    """
+    peak = load(side, PEAK, 0)
+    for start in range(0, steps, CHUNK):
+        count, base = min(CHUNK, steps - start), keep + start if keep >= 0 else np.int64(0)
+        for step in range(count):
+            s = start + step
+            d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
+            d = select(d < -709.0, -709.0, d)
+            store(room, step, 0, d)
+            store(kept, base + step, 0, select(d >= -708.0, exp_inner(d), 0.0))
+        others, top = load(side, OTHERS, 0), load(side, TOP, 0)
+        inner, squares = load(side, ENTROPY_, 0), load(side, SQUARES, 0)
+        for step in range(count):
+            d, e = load(room, step, 0), load(kept, base + step, 0)
             below = d < 0.0
-            side[OTHERS, lane] += e if below else 0.0
-            side[TOP, lane] += 0.0 if below else 1.0
-            side[ENTROPY_, lane] = fma(e, d, side[ENTROPY_, lane])
-            side[SQUARES, lane] = fma(e, e, side[SQUARES, lane])
+            others = select(below, others + e, others)
+            top = select(below, top, top + 1.0)
+            inner = fma(e, d, inner)
+            squares = fma(e, e, squares)
+        store(side, OTHERS, 0, others)
+        store(side, TOP, 0, top)
+        store(side, ENTROPY_, 0, inner)
+        store(side, SQUARES, 0, squares)
 
 
 @loop
-def sum_probs(x: Any, steps: int, side: Any) -> None:
+def sum_probs(at: Source, steps: int, side: Any) -> None:
     """Σp, Σp·ln p, Σp², and the number of negative probabilities; a NaN makes Σp NaN."""
+    total, inner, squares, bad = load(side, TOTAL, 0), load(side, ENTROPY_, 0), load(side, SQUARES, 0), load(side, BAD, 0)
     for step in range(steps):
-        for lane in range(LANES):
-            p = widen(x[step, lane])
-            side[TOTAL, lane] += p
-            side[ENTROPY_, lane] = fma(p, log(p if p > 0.0 else 1.0), side[ENTROPY_, lane])
-            side[SQUARES, lane] = fma(p, p, side[SQUARES, lane])
-            side[BAD, lane] += 1.0 if p < 0.0 else 0.0
+        p = load(at.x, at.row + at.down * step, at.across * step)
+        total = total + p
+        inner = fma(p, log(select(p > 0.0, p, 1.0)), inner)
+        squares = fma(p, p, squares)
+        bad = select(p < 0.0, bad + 1.0, bad)
+    store(side, TOTAL, 0, total)
+    store(side, ENTROPY_, 0, inner)
+    store(side, SQUARES, 0, squares)
+    store(side, BAD, 0, bad)
 
 
 @loop
-def sum_logprobs(x: Any, steps: int, side: Any) -> None:
+def sum_logprobs(at: Source, steps: int, side: Any) -> None:
     """Σp, Σp·ln p and Σp² with p = exp of the log-probability; a NaN makes Σp·ln p NaN."""
+    total, inner, squares = load(side, TOTAL, 0), load(side, ENTROPY_, 0), load(side, SQUARES, 0)
     for step in range(steps):
-        for lane in range(LANES):
-            v = widen(x[step, lane])
-            v = -1000.0 if v < -1000.0 else v
-            p = exp_nonpositive(min(v, 700.0))
-            side[TOTAL, lane] += p
-            side[ENTROPY_, lane] = fma(p, v, side[ENTROPY_, lane])
-            side[SQUARES, lane] = fma(p, p, side[SQUARES, lane])
+        v = load(at.x, at.row + at.down * step, at.across * step)
+        v = select(v < -1000.0, -1000.0, v)
+        p = exp_nonpositive(select(v > 700.0, 700.0, v))
+        total = total + p
+        inner = fma(p, v, inner)
+        squares = fma(p, p, squares)
+    store(side, TOTAL, 0, total)
+    store(side, ENTROPY_, 0, inner)
+    store(side, SQUARES, 0, squares)
 
 
 @loop
-def fold_lanes(sums: Any) -> None:
-    """Adds 32 lanes into lane 0 by a fixed tree: lane + 16, + 8, + 4, + 2, + 1."""
-    width = LANES // 2
-    while width > 0:
-        for row in range(sums.shape[0]):
-            for lane in range(width):
-                sums[row, lane] += sums[row, lane + width]
-        width //= 2
+def fold_lanes(sums: Any, first: Any, stop: Any, into: Any, column: Any) -> None:
+    """into[row, column] = Σ of the 32 lanes of sums[row], by a fixed tree, for rows first … stop."""
+    for row in range(first, stop):
+        into[row, column] = sum_of(load(sums, row, 0))
 
 
 @loop
 def finish_side(form: int, normalize: bool, side: Any) -> None:
     """From sums to the row's figures: SHIFT = L, OTHERS = Σe − 1 (logits), ENTROPY_, SQUARES = Σp², TOTAL = Σp, TOP = max p."""
+    inner, squares = load(side, ENTROPY_, 0), load(side, SQUARES, 0)
     if form == LOGITS:
-        for lane in range(LANES):
-            others = side[OTHERS, lane] + (side[TOP, lane] - 1.0)
-            total = 1.0 + others
-            shift = log1p(others)
-            side[OTHERS, lane] = others
-            side[SHIFT, lane] = shift
-            side[ENTROPY_, lane] = shift - side[ENTROPY_, lane] / total
-            side[SQUARES, lane] = side[SQUARES, lane] / (total * total)
-            side[TOP, lane] = 1.0 / total
-            side[TOTAL, lane] = 1.0
+        others = load(side, OTHERS, 0) + (load(side, TOP, 0) - 1.0)
+        share = 1.0 / (1.0 + others)
+        shift = log1p(others)
+        store(side, OTHERS, 0, others)
+        store(side, SHIFT, 0, shift)
+        store(side, ENTROPY_, 0, shift - inner * share)
+        store(side, SQUARES, 0, squares * (share * share))
+        store(side, TOP, 0, share)
+        store(side, TOTAL, 0, lanes(1.0))
         return
-    for lane in range(LANES):
-        total = side[TOTAL, lane] if normalize else 1.0
-        shift = log(total) if normalize else 0.0
-        top = side[PEAK, lane]
-        if form == LOGPROBS:
-            top = exp_nonpositive(min(max(top, -1000.0), 700.0))
-        side[SHIFT, lane] = shift
-        side[ENTROPY_, lane] = shift - side[ENTROPY_, lane] / total
-        side[SQUARES, lane] = side[SQUARES, lane] / (total * total)
-        side[TOP, lane] = top / total
+    top = load(side, PEAK, 0)
+    if form == LOGPROBS:
+        top = select(top < -1000.0, -1000.0, top)
+        top = exp_nonpositive(select(top > 700.0, 700.0, top))
+    if normalize:
+        total = load(side, TOTAL, 0)
+        shift = log(total)
+        store(side, SHIFT, 0, shift)
+        inner, squares, top = inner / total - shift, squares / (total * total), top / total
+    store(side, ENTROPY_, 0, 0.0 - inner)
+    store(side, SQUARES, 0, squares)
+    store(side, TOP, 0, top)
 
 
 @scalar
@@ -244,37 +303,61 @@ def renormalized(form: int, tolerance: float, total: float) -> Any:
 
 
 @loop
-def sum_side(form: int, x: Any, steps: int, scale: float, side: Any) -> None:
+def sum_side(form: int, at: Source, steps: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
     """The sums of one form."""
     if form == LOGITS:
-        sum_logits(x, steps, scale, side)
+        sum_logits(at, steps, scale, side, room, kept, keep)
     elif form == PROBS:
-        sum_probs(x, steps, side)
+        sum_probs(at, steps, side)
     else:
-        sum_logprobs(x, steps, side)
+        sum_logprobs(at, steps, side)
 
 
 @loop
-def small_side(form: int, panel: Any, k: int, scale: float, side: Any) -> None:
+def short_sides(form: int, panel: Any, k: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
     """The sums of 32 short rows whose classes are all in the panel."""
     clear(side)
     find_peaks(panel, k, side)
-    sum_side(form, panel, k, scale, side)
+    sum_side(form, Source(panel, np.int64(0), np.int64(1), np.int64(0)), k, scale, side, room, kept, keep)
 
 
 @loop
-def large_side(form: int, x: Any, row: int, scale: float, panel: Any, side: Any) -> None:
-    """The sums of one long row; lane 0 has them."""
+def long_side(
+    form: int, x: Any, row: int, label: Any, scale: float, panel: Any, side: Any, room: Any, kept: Any, keep: Any, found: Any
+) -> None:
+    """The sums of one long row, apart in 32 lanes, and its peak and the label's rank in found (2,)."""
     full = x.shape[1] // LANES
-    body = x[row, : full * LANES].reshape((full, LANES))
     rest = load_rest(x, row, 0.0 if form == PROBS else -INF, panel)
     clear(side)
-    find_peaks(body, full, side)
-    find_peaks(panel, rest, side)
-    join_peaks(side)
-    sum_side(form, body, full, scale, side)
-    sum_side(form, panel, rest, scale, side)
-    fold_lanes(side[OTHERS:])
+    peak_and_rank(x, row, label, rest, panel, found)
+    store(side, PEAK, 0, lanes(found[0]))
+    sum_side(form, Source(x, row, np.int64(0), np.int64(LANES)), full, scale, side, room, kept, keep)
+    last = np.int64(-1) if keep < 0 else keep + full
+    sum_side(form, Source(panel, np.int64(0), np.int64(1), np.int64(0)), rest, scale, side, room, kept, last)
+
+
+@loop
+def row_side(
+    form: int,
+    x: Any,
+    row: int,
+    label: Any,
+    scale: float,
+    panel: Any,
+    sums: Any,
+    room: Any,
+    kept: Any,
+    keep: Any,
+    found: Any,
+    side: Any,
+) -> None:
+    """The statistics of one row of any length in every lane of the side; sums (SIDE, 32) is room for them apart."""
+    long_side(form, x, row, label, scale, panel, sums, room, kept, keep, found)
+    fold_lanes(sums, np.int64(OTHERS), np.int64(SIDE), side, np.int64(0))
+    for statistic in range(OTHERS, SIDE):
+        store(side, statistic, 0, lanes(side[statistic, 0]))
+    store(side, PEAK, 0, lanes(found[0]))
+    store(side, SHIFT, 0, lanes(0.0))
 
 
 @scalar
@@ -302,27 +385,13 @@ def times(weight: float, cost: float) -> Any:
 
 
 @loop
-def small_ranks(panel: Any, k: int, own: Any, label: Any, rank: Any) -> None:
+def short_ranks(panel: Any, k: int, own: Any, label: Any) -> Any:
     """How many classes of a lane's row stand before its label: greater values, and equal ones of lower index."""
-    for lane in range(LANES):
-        rank[lane] = 0.0
+    rank = lanes(0.0)
     for j in range(k):
-        for lane in range(LANES):
-            v = panel[j, lane]
-            before = (v > own[lane]) | ((v == own[lane]) & (j < label[lane]))
-            rank[lane] += 1.0 if before else 0.0
-
-
-@loop
-def large_rank(x: Any, row: int, label: int) -> Any:
-    """How many classes of the row stand before its label."""
-    own = widen(x[row, label])
-    before = np.int64(0)
-    for j in range(label):
-        before += np.int64(widen(x[row, j]) >= own)
-    for j in range(label + 1, x.shape[1]):
-        before += np.int64(widen(x[row, j]) > own)
-    return np.float64(before)
+        v = load(panel, j, 0)
+        rank = select((v > own) | ((v == own) & (np.float64(j) < label)), rank + 1.0, rank)
+    return rank
 
 
 @loop

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.ieee.bits import LANES
 from streamloss.kernels.binary import binary, score
 from streamloss.kernels.categorical import categorical
 from streamloss.kernels.fold import TILE, Rows, Sums
 from streamloss.kernels.pair import pair
-from streamloss.kernels.panel import FORMS, LANES, Loss, Stored
+from streamloss.kernels.panel import FORMS, Loss, Stored
 from streamloss.options import SUM_TOLERANCE, Options, Task
 from streamloss.quantities import SLOTS, Plan, top_ks
 from streamloss.state import LEDGER
