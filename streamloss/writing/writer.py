@@ -2,8 +2,8 @@
 
 The layout, and what was measured (two cores, page cache, default report; K = 1,000 and K = 10 float32):
 
-- K values a row are a list without nulls, which every tool reads; `layout="binary"`, fixed-size binary, spares pyarrow four
-  fifths of its time and streamloss a twentieth to a tenth, but to other tools it is bytes.
+- K values a row are a list without nulls, which every tool reads; `layout="binary"`, fixed-size binary, spares pyarrow three
+  quarters of its time and streamloss a twentieth to a tenth, but to other tools it is bytes.
 - Predictions are PLAIN and uncompressed, without statistics: they look random. zstd saves 8 % of normal logits and
   makes evaluating half as long again, snappy saves nothing and costs a sixth.
 - Labels and all else but floats have dictionaries: an int64 label then takes no more room than an int8, so labels keep their
@@ -12,7 +12,7 @@ The layout, and what was measured (two cores, page cache, default report; K = 1,
   third faster than 64 MB. Smaller than 256 kB, they cost every reader more than they hold.
 - Pages of 1 MB however many rows that is: pyarrow's limit of 20,000 rows makes pages of 80 kB of a binary prediction, half
   as slow again to decode. Larger pages than 1 MB gained nothing.
-- Checksums of pages cost a fifth, so they are only there when asked for.
+- Checksums of pages cost a tenth to a third, so they are only there when asked for.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class PredictionWriter:
         # As a binary counter carries: every row is moved a few times however small the batches are.
         while len(pieces) > 1 and pieces[-2].num_rows <= pieces[-1].num_rows <= self._group // _PIECES:
             pieces[-2:] = pa.Table.from_batches(pieces[-2:]).combine_chunks().to_batches()
-        text = self._asked_rows is None and self._held_bytes >= _LONGEST * ROW_GROUP_BYTES and self._held_bytes > 0
+        text = self._asked_rows is None and self._held_bytes >= _LONGEST * ROW_GROUP_BYTES
         if self._held == self._group or text:
             self._flush()
 
