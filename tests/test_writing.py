@@ -318,6 +318,15 @@ def test_other_columns(tmp_path):
     assert digests(path) == {digest(logits=Z, label=Y)}
 
 
+def test_a_batch_of_nulls_is_what_the_first_one_was(tmp_path):
+    path = tmp_path / "n.parquet"
+    with PredictionWriter(path) as out:
+        for text in (["a", None], [None, None], ["b", "c"]):
+            out.write(Z[:2], Y[:2], columns={"text": text})
+        out.write(Z[:0], Y[:0], columns={"text": []})
+    assert pq.read_table(path)["text"].to_pylist() == ["a", None, None, None, "b", "c"]
+
+
 # ---- batches
 
 

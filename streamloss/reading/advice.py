@@ -3,13 +3,13 @@
 Only what was measured to matter is said (two cores, page cache, float32, default report; times beside the same rows as
 `streamloss.write_predictions` writes them, K = 10 … 1,000):
 
-- compression of predictions: snappy and lz4 1.2 times as long, zstd 1.5, gzip 4.5, brotli 9; of one number a row zstd 1.2,
+- compression of predictions: snappy and lz4 1.2 times as long, zstd 1.5 to 2, gzip 4.5, brotli 9; of one number a row zstd 1.2,
   gzip 2, brotli 4. Where it saves half or more of the bytes, it may be worth its time;
 - K flat columns beside one of lists: 1.15 at K = 10, 1.6 at K = 100;
 - a column that is left to pyarrow: 1.4 to 1.8 over a single null in lists, 1.3 over text labels of 10 classes, 2.5 over
   those of a binary prediction;
 - lists of uint16, the bits of 16-bit floats, beside fixed-size binary: 1.3;
-- row groups of 80 kB: 1.3 to 2.2; row groups beyond what threads share, where decoding is slow: 1.1 to 1.2.
+- row groups of 40 to 120 kB: 1.2 to 2.3, of 400 kB 1.1; row groups too large to be shared out, compressed: 1.1 to 1.2.
 
 Dictionaries that predictions have outgrown, statistics, nullable columns without nulls, and lists beside binary made a
 tenth of a difference or none.

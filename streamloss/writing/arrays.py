@@ -90,11 +90,13 @@ class Column:
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind)
 
 
-def columns_of(given: Mapping[str, Any], others: Mapping[str, Any] | None, path: str) -> list[Column]:
+def columns_of(
+    given: Mapping[str, Any], others: Mapping[str, Any] | None, path: str, known: pa.Schema | None = None
+) -> list[Column]:
     """The columns of a batch, in the order of the roles, then the others.
 
-    given: role -> array or None. others: name -> one value a row. Raises `UsageError` for roles that do not go together,
-    `DataError` for arrays that cannot fill their role, both naming `path`.
+    given: role -> array or None. others: name -> one value a row; `known` says what they are when all are null. Raises
+    `UsageError` for roles that do not go together, `DataError` for arrays that cannot fill their role, both naming `path`.
     """
     names = [role for role in ROLES if given.get(role) is not None]
     _check_roles(given, names, others, path)
@@ -122,7 +124,7 @@ def columns_of(given: Mapping[str, Any], others: Mapping[str, Any] | None, path:
         said = ", ".join(f"{c.name} has {c.classes}" for c in columns if c.classes)
         raise DataError(f"prediction and target must have the same classes: {said}", place=Place(path))
     for name, values in (others or {}).items():
-        column, shapes[name] = _other(name, values, path)
+        column, shapes[name] = _other(name, values, path, known)
         columns.append(column)
     leading = {name: shape[:-1] if name in CLASS_ROLES else shape for name, shape in shapes.items()}
     if len({tuple(length for length in shape if length != 1) for shape in leading.values()}) > 1:
@@ -202,7 +204,7 @@ def _array(name: str, given: Any, path: str) -> tuple[NDArray[Any], str]:
     return array, array.dtype.name
 
 
-def _other(name: str, given: Any, path: str) -> tuple[Column, tuple[int, ...]]:
+def _other(name: str, given: Any, path: str, known: pa.Schema | None) -> tuple[Column, tuple[int, ...]]:
     """A column without a role, one value a row, and the shape it came in. It is copied: it is small."""
     place = Place(path, column=name)
     try:
@@ -219,6 +221,8 @@ def _other(name: str, given: Any, path: str) -> tuple[Column, tuple[int, ...]]:
             shape = (len(given),)
         if pa.types.is_dictionary(given.type):
             given = given.dictionary_decode()
+        if pa.types.is_null(given.type) and known is not None and name in known.names:
+            given = pa.nulls(len(given), known.field(name).type)
         kind = given.type
         # Text of more than 2 GB may come together in a row group.
         for small, large in ((pa.string(), pa.large_string()), (pa.binary(), pa.large_binary())):

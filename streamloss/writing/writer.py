@@ -5,11 +5,11 @@ The layout, and what was measured (two cores, page cache, default report; K = 1,
 - K values a row are a list without nulls, which every tool reads; `layout="binary"`, fixed-size binary, spares pyarrow three
   quarters of its time and streamloss a twentieth to a tenth, but to other tools it is bytes.
 - Predictions are PLAIN and uncompressed, without statistics: they look random. zstd saves 8 % of normal logits and
-  makes evaluating half as long again, snappy saves nothing and costs a sixth.
+  makes evaluating 1.5 to 2 times as long, snappy saves nothing and costs a sixth.
 - Labels and all else but floats have dictionaries: an int64 label then takes no more room than an int8, so labels keep their
   dtype.
 - Row groups of about 16 MB of values are what a thread takes at a time; pyarrow, whose memory grows with them, read 16 MB a
-  third faster than 64 MB. Smaller than 256 kB, they cost every reader more than they hold.
+  third faster than 64 MB. Of 50 kB they take every reader about twice as long.
 - Pages of 1 MB however many rows that is: pyarrow's limit of 20,000 rows makes pages of 80 kB of a binary prediction, half
   as slow again to decode. Larger pages than 1 MB gained nothing.
 - Checksums of pages cost a tenth to a third, so they are only there when asked for.
@@ -93,7 +93,7 @@ class PredictionWriter:
         row_group_rows: int | None = None,
         checksum: bool = False,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         self.rows = 0
         if layout not in (None, *get_args(Layout)):
             raise UsageError(f"layout is one of {', '.join(get_args(Layout))}, not {layout!r}")
@@ -131,7 +131,7 @@ class PredictionWriter:
             (batch, T). logit, prob, logprob: (…), one float a row.
         label: (…) integers or booleans; for logit and prob also floats.
         target_logits, target_probs, target_logprobs: (…, K) floats.
-        weight: (…) numbers. mask: (…) booleans. bytes: (…) integers.
+        weight: (…) numbers. mask: (…) booleans, or 0 and 1. bytes: (…) integers.
         columns: name -> one value a row of whatever else shall stand in the file (ids, slices); a dict, so that any name
             may be one and a misspelt role is none.
 
@@ -144,7 +144,7 @@ class PredictionWriter:
         """
         if self._closed:
             raise UsageError(f"{self.path}: the writer is closed")
-        found = columns_of({"logits": logits, "label": label, **roles}, columns, self.path)
+        found = columns_of({"logits": logits, "label": label, **roles}, columns, self.path, self._schema)
         if self._schema is None:
             self._begin(found)
         else:
