@@ -8,8 +8,8 @@ The layout, and what was measured (two cores, page cache, default report; K = 1,
   makes evaluating 1.5 to 2 times as long, snappy saves nothing and costs a sixth.
 - Labels and all else but floats have dictionaries: an int64 label then takes no more room than an int8, so labels keep their
   dtype.
-- Row groups of about 16 MB of values are what a thread takes at a time; pyarrow, whose memory grows with them, read 16 MB a
-  third faster than 64 MB. Of 50 kB they take every reader about twice as long.
+- Row groups of about 16 MB of values: our threads take runs of some 64 MB, which then come out even, and pyarrow, whose memory
+  grows with them, read 16 MB a third faster than 64 MB. Of 50 kB they take every reader about twice as long.
 - Pages of 1 MB however many rows that is: pyarrow's limit of 20,000 rows makes pages of 80 kB of a binary prediction, half
   as slow again to decode. Larger pages than 1 MB gained nothing.
 - Checksums of pages cost a tenth to a third, so they are only there when asked for.
