@@ -10,6 +10,7 @@ _HOMES = {
     "evaluate": "api",
     "merge": "api",
     "Evaluator": "api",
+    "PredictionWriter": "writing.writer",
     "Report": "reporting.report",
     "DataError": "errors",
     "StreamlossError": "errors",
@@ -19,6 +20,7 @@ _HOMES = {
     "entropy": "functions",
     "kl_divergence": "functions",
     "softmax": "functions",
+    "write_predictions": "writing.writer",
 }
 __all__ = sorted(_HOMES)
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from streamloss.functions import kl_divergence as kl_divergence
     from streamloss.functions import softmax as softmax
     from streamloss.reporting.report import Report as Report
+    from streamloss.writing.writer import PredictionWriter as PredictionWriter
+    from streamloss.writing.writer import write_predictions as write_predictions
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ FLOORS = (
     ("state",),
     ("kernels", "reading"),
     ("running", "reporting"),
-    ("api", "functions"),
+    ("api", "functions", "writing"),
     ("cli",),
 )
 FLOOR = {layer: height for height, layers in enumerate(FLOORS) for layer in layers}
@@ -42,11 +42,11 @@ FLOOR = {layer: height for height, layers in enumerate(FLOORS) for layer in laye
 # Each outside library and where it lives. Numba has three rooms in one house: `jit` chooses the options, `ieee` and `kernels`
 # are written in its language (intrinsics and `prange`); nobody else knows that anything is compiled.
 HOMES: dict[str, tuple[str, ...]] = {
-    "pyarrow": ("reading",),
+    "pyarrow": ("reading", "writing"),
     "click": ("cli",),
     "numba": ("jit", "ieee", "kernels"),
     "llvmlite": ("ieee",),
-    "numpy": ("ieee", "kernels", "state", "reading", "running", "reporting.summary", "functions", "api"),
+    "numpy": ("ieee", "kernels", "state", "reading", "running", "reporting.summary", "functions", "api", "writing"),
     "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from streamloss.errors import DataError, UsageError
 from streamloss.options import PREDICTIONS, ROLES, TARGETS, Options
+from streamloss.reading.advice import Stored, advice, stored_as
 from streamloss.reading.arrow import Footer
 from streamloss.reading.layouts import is_number, layout_of, storage, value_dtype
 from streamloss.reading.roles import Plan, suggestion
@@ -30,13 +31,15 @@ def facts(
     """
     rows = [file["rows"] for file in files]
     sizes = [file["bytes"] for file in files]
+    stored = {name: stored_as(footers, name) for name in schema.names} if footers else {}
     return {
         "files": [{name: file[name] for name in ("path", "bytes", "rows")} for file in files],
         "rows": None if None in rows else sum(rows),
         "bytes": None if None in sizes else sum(sizes),
-        "columns": [_column(field, options, plan, footers, left) for field in schema],
+        "columns": [_column(field, options, plan, stored.get(field.name), left) for field in schema],
         "row_groups": sum(f.metadata.num_row_groups for f in footers) if footers else None,
         "reader": _readers(plan, left),
+        "advice": advice(schema, footers, stored, plan, left),
         "family": plan.task.family if plan else None,
         "classes": plan.task.classes if plan else None,
         "command": _command(paths, schema, options, plan),
@@ -53,7 +56,7 @@ def _readers(plan: Plan | None, left: dict[str, str]) -> str | None:
 
 
 def _column(
-    field: pa.Field, options: Options, plan: Plan | None, footers: list[Footer], left: dict[str, str]
+    field: pa.Field, options: Options, plan: Plan | None, stored: Stored | None, left: dict[str, str]
 ) -> dict[str, Any]:
     columns = plan.columns if plan else {}
     role = next((role for role, names in columns.items() if field.name in names), None)
@@ -71,16 +74,6 @@ def _column(
         classes = layout.classes
         if plan and role in (*PREDICTIONS, *TARGETS):
             classes = plan.task.classes
-    encodings: set[str] = set()
-    codecs: set[str] = set()
-    size = 0
-    for footer in footers:
-        for leaf in footer.leaves.get(field.name, []):
-            for group in range(footer.metadata.num_row_groups):
-                chunk = footer.metadata.row_group(group).column(leaf)
-                encodings.update(chunk.encodings)
-                codecs.add(chunk.compression)
-                size += chunk.total_compressed_size
     return {
         "name": field.name,
         "type": str(field.type),
@@ -89,9 +82,9 @@ def _column(
         "dtype": dtype,
         "classes": classes,
         "nullable": field.nullable,
-        "encodings": sorted(encodings),
-        "codec": ", ".join(sorted(codecs)) or None,
-        "bytes": size if footers else None,
+        "encodings": sorted(stored.encodings) if stored else [],
+        "codec": (", ".join(sorted(stored.codecs)) or None) if stored else None,
+        "bytes": stored.bytes if stored else None,
         "reader": None if role is None else "arrow" if field.name in left else "pages",
         "reader_reason": left.get(field.name),
     }

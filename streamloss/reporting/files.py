@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from streamloss.errors import StreamlossError, UsageError
 
@@ -20,14 +21,44 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     A link is followed; a pipe or device (`/dev/stdout`) is written to and never replaced.
     """
     try:
-        if _is_special(Path(path)):
-            Path(path).write_bytes(data)
-        else:
-            _replace(Path(path).resolve(), data)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise StreamlossError(f"cannot write {path}: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` at the end; after an exception `path` is as it was before.
+
+    A link is followed; a pipe or device is written to and never replaced. Raises OSError.
+    """
+    if _is_special(Path(path)):
+        with Path(path).open("wb") as file:
+            yield file
+        return
+    target = Path(path).resolve()
+    temporary = target.with_name(f".streamloss-{secrets.token_hex(6)}.tmp")
+    # os.open rather than tempfile, so that the umask decides who may read the file, as with any other.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if target.exists():
+                os.fchmod(descriptor, target.stat().st_mode & 0o7777)
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def unwritable(path: str | Path, error: OSError) -> StreamlossError:
+    """The one line for a file that the system does not take."""
+    return StreamlossError(f"cannot write {path}: {error.strerror or error}")
 
 
 def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
@@ -51,20 +82,3 @@ def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
 def _is_special(path: Path) -> bool:
     """Whether the path is a pipe or a device, which must not be replaced by a file."""
     return path.exists() and not path.is_file()
-
-
-def _replace(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f".streamloss-{secrets.token_hex(6)}.tmp")
-    # os.open rather than tempfile, so that the umask decides who may read the report, as with any other file.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if target.exists():
-                os.fchmod(descriptor, target.stat().st_mode & 0o7777)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -51,6 +51,7 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
     for key, value in (*((key, found.get(key)) for key in ("family", "classes")), ("reader", _reader(found))):
         if value:
             lines.append((key, units.printable(value)))
+    lines += _advice(found.get("advice"))
     if found.get("problem"):
         lines.append(("problem", units.printable(found["problem"])))
     pairs(lines, console)
@@ -59,6 +60,17 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
         wrapped("to evaluate:", console)
         # A command is there to be copied, so the terminal breaks it where it must and no line break is put in.
         console.print(Text(f"{' ' * INDENT}{units.printable(command)}", style="bold"), soft_wrap=True)
+
+
+def _advice(found: list[dict[str, Any]] | None) -> list[tuple[str, str]]:
+    """What would read faster, a line each."""
+    if found is None:
+        return []
+    texts = [f"{each['column']}: {each['text']}" if each["column"] else each["text"] for each in found]
+    return [
+        ("advice" if i == 0 else "", units.printable(text))
+        for i, text in enumerate(texts or ["nothing would read much faster"])
+    ]
 
 
 def _reader(found: dict[str, Any]) -> str | None:
