@@ -63,6 +63,10 @@ if jit.DISABLED:
             return np.float64(np.uint32((int(x) & 0xFFFF) << 16).view(np.float32))
         return np.float64(x)
 
+    def lowest(x: Any) -> Any:
+        """−inf as the array x stores it."""
+        return {np.dtype(np.uint16): np.uint16(0xFC00), np.dtype(np.int16): np.int16(-128)}.get(x.dtype, -math.inf)
+
     def lanes(x: float) -> Any:
         """32 times the same number."""
         return np.full(LANES, x, dtype=np.float64)
@@ -214,6 +218,14 @@ else:
         if x not in _STORED:
             return None
         return types.float64(x), lambda _cx, builder, _sig, args: _widened(builder, x, args[0])
+
+    @intrinsic
+    def lowest(_context: Any, x: Any) -> Any:
+        """−inf as the array x stores it."""
+        if not isinstance(x, types.Array) or x.dtype not in _STORED:
+            return None
+        value = {types.uint16: 0xFC00, types.int16: -128}.get(x.dtype, -math.inf)
+        return x.dtype(x), lambda _cx, _builder, _sig, _args: ir.Constant(_STORED[x.dtype], value)
 
     @intrinsic
     def lanes(_context: Any, x: Any) -> Any:

@@ -110,9 +110,9 @@ def certainty(p: float, rest: float, cost_1: float, cost_0: float) -> Any:
 
 
 @loop
-def write_plain(m: int, p: Any, figures: Any, out: Any, at: int) -> None:
+def write_plain(m: int, p: Any, figures: Any, out: Any) -> None:
     """What there is without a label."""
-    entropy, confidence = out[ENTROPY, at : at + m], out[CONFIDENCE, at : at + m]
+    entropy, confidence = out[ENTROPY, 0:m], out[CONFIDENCE, 0:m]
     for j in range(m):
         h, top = certainty(p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
         entropy[j] = h
@@ -120,11 +120,10 @@ def write_plain(m: int, p: Any, figures: Any, out: Any, at: int) -> None:
 
 
 @loop
-def write_hits(m: int, p: Any, y: Any, figures: Any, out: Any, at: int) -> None:
+def write_hits(m: int, p: Any, y: Any, figures: Any, out: Any) -> None:
     """The same with a label, and the accuracy, which goes by the label itself."""
-    end = at + m
-    entropy, confidence = out[ENTROPY, at:end], out[CONFIDENCE, at:end]
-    right, over = out[ACCURACY, at:end], out[OVERCONFIDENCE, at:end]
+    entropy, confidence = out[ENTROPY, 0:m], out[CONFIDENCE, 0:m]
+    right, over = out[ACCURACY, 0:m], out[OVERCONFIDENCE, 0:m]
     for j in range(m):
         h, top = certainty(p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
         hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
@@ -135,9 +134,9 @@ def write_hits(m: int, p: Any, y: Any, figures: Any, out: Any, at: int) -> None:
 
 
 @loop
-def write_losses(m: int, cap: float, pos_weight: float, p: Any, q: Any, figures: Any, flags: Any, out: Any, at: int) -> None:
+def write_losses(m: int, cap: float, pos_weight: float, p: Any, q: Any, figures: Any, flags: Any, out: Any) -> None:
     """Cross-entropy and Brier score against q, which may be soft."""
-    loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
+    loss, brier = out[CROSS_ENTROPY, 0:m], out[BRIER, 0:m]
     for j in range(m):
         paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
         loss[j] = times(pos_weight * q[j], paid_1) + times(1.0 - q[j], paid_0)
@@ -151,9 +150,9 @@ def write_losses(m: int, cap: float, pos_weight: float, p: Any, q: Any, figures:
 
 
 @loop
-def write_sharp_losses(m: int, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
+def write_sharp_losses(m: int, p: Any, q: Any, figures: Any, out: Any) -> None:
     """The same for q of 0 or 1 without a cap or a weight of positives."""
-    loss, brier = out[CROSS_ENTROPY, at : at + m], out[BRIER, at : at + m]
+    loss, brier = out[CROSS_ENTROPY, 0:m], out[BRIER, 0:m]
     for j in range(m):
         positive = q[j] > 0.5
         off = figures[REST, j] if positive else p[j]
@@ -162,33 +161,33 @@ def write_sharp_losses(m: int, p: Any, q: Any, figures: Any, out: Any, at: int) 
 
 
 @loop
-def write_soft(m: int, cap: float, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
+def write_soft(m: int, cap: float, p: Any, q: Any, figures: Any, out: Any) -> None:
     """Target entropy and KL(q‖p) of soft labels."""
     for j in range(m):
         other = 1.0 - q[j]
         log_1, log_0 = log(q[j]), log1p(-q[j])
         cost_1, cost_0 = figures[COST_1, j], figures[COST_0, j]
-        out[TARGET_ENTROPY, at + j] = times(q[j], -log_1) + times(other, -log_0)
+        out[TARGET_ENTROPY, j] = times(q[j], -log_1) + times(other, -log_0)
         if cost_1 > cap or cost_0 > cap:
             kl = times(q[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
         else:
             kl = brackets(q[j], p[j], log_1 + cost_1)[0] + brackets(other, figures[REST, j], log_0 + cost_0)[0]
-        out[KL, at + j] = kl
+        out[KL, j] = kl
 
 
 @loop
-def write_focal(m: int, cap: float, gamma: float, alpha: float, p: Any, q: Any, figures: Any, out: Any, at: int) -> None:
+def write_focal(m: int, cap: float, gamma: float, alpha: float, p: Any, q: Any, figures: Any, out: Any) -> None:
     """Focal loss; alpha < 0 means no class balance."""
     on_1 = alpha if alpha >= 0.0 else 1.0
     on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
     for j in range(m):
         part_1 = times(on_1 * q[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
         part_0 = times(on_0 * (1.0 - q[j]) * power(p[j], gamma), min(figures[COST_0, j], cap))
-        out[FOCAL, at + j] = part_1 + part_0
+        out[FOCAL, j] = part_1 + part_0
 
 
 @loop
-def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Loss, room: Any, out: Any, at: int) -> None:
+def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Loss, room: Any, out: Any) -> None:
     """The values of m rows. Calibration compares p and y themselves; losses take q, which is y or y smoothed.
 
     room (5, STRIDE) has the figures and q.
@@ -196,24 +195,24 @@ def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Los
     # Slices, because an index from 0 spares the loops Numba's look for negative ones.
     last = first + m
     stored_x, label, code, flags = x[first:last], rows.label[first:last], rows.code[first:last], rows.flags[first:last]
-    p, y, figures, q = out[SCORE, at : at + m], out[OUTCOME, at : at + m], room, room[MIXED, :m]
+    p, y, figures, q = out[SCORE, 0:m], out[OUTCOME, 0:m], room, room[MIXED, :m]
     if load_figures(stored.form, stored.scale, stored_x, m, p, figures) > 0:
         mark_rules(stored.form, stored_x, m, code)
     if label.shape[0] == 0:
-        write_plain(m, p, figures, out, at)
+        write_plain(m, p, figures, out)
         return
     load_labels(label, m, code, y)
-    write_hits(m, p, y, figures, out, at)
+    write_hits(m, p, y, figures, out)
     if not loss.soft and loss.pos_weight == 1.0 and loss.cap == INF and loss.gamma < 0.0:
-        write_sharp_losses(m, p, y, figures, out, at)
+        write_sharp_losses(m, p, y, figures, out)
         return
     for j in range(m):
         q[j] = y[j] * (1.0 - loss.smoothing) + 0.5 * loss.smoothing if loss.smoothing > 0.0 else y[j]
-    write_losses(m, loss.cap, loss.pos_weight, p, q, figures, flags, out, at)
+    write_losses(m, loss.cap, loss.pos_weight, p, q, figures, flags, out)
     if loss.soft:
-        write_soft(m, loss.cap, p, q, figures, out, at)
+        write_soft(m, loss.cap, p, q, figures, out)
     if loss.gamma >= 0.0:
-        write_focal(m, loss.cap, loss.gamma, loss.alpha, p, q, figures, out, at)
+        write_focal(m, loss.cap, loss.gamma, loss.alpha, p, q, figures, out)
 
 
 @kernel
@@ -223,27 +222,25 @@ def binary(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: 
     rows.label is (n,) int64 or float64, or (0,) without labels; loss.alpha < 0 means no class balance.
     """
     n = x.shape[0]
-    kept = rows.out.shape[1] > 0
     for t in prange(threads):
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, STRIDE))
+        out = np.empty((SLOTS, STRIDE))
         figures = np.empty((5, STRIDE))
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
-            at = first if kept else 0
-            write_tile(x, rows, first, m, stored, loss, figures, out, at)
-            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
+            write_tile(x, rows, first, m, stored, loss, figures, out)
+            fold_tile(rows, first, m, out, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)
 
 
 @loop
-def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code: Any, flags: Any, out: Any, at: int) -> None:
+def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code: Any, flags: Any, out: Any) -> None:
     """Cross-entropy of bare log-probabilities; one above 0 breaks a rule unless it is within tolerance."""
     for j in range(m):
         i = first + j
         v = widen(x[i])
-        out[CROSS_ENTROPY, at + j] = min(-v, cap)
+        out[CROSS_ENTROPY, j] = min(-v, cap)
         if code[i] == USED:
             if v != v:
                 code[i] = NAN
@@ -257,14 +254,12 @@ def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code:
 def score(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds cross-entropies −x of log-probabilities x (n,) given to what happened; above 0 only within tolerance."""
     n = x.shape[0]
-    kept = rows.out.shape[1] > 0
     for t in prange(threads):
         room = scratch()
-        out = rows.out if kept else np.empty((SLOTS, STRIDE))
+        out = np.empty((SLOTS, STRIDE))
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
-            at = first if kept else 0
-            write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out, at)
-            fold_tile(rows, first, m, out, at, sums, np.int64(t), room)
+            write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out)
+            fold_tile(rows, first, m, out, sums, np.int64(t), room)
             first = take(rows.cursor, rows.step)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from streamloss.errors import LABEL, USED
-from streamloss.ieee.bits import LANES, load, select, store, widen
+from streamloss.errors import USED
+from streamloss.ieee.bits import LANES, lanes, load, select, store, widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
@@ -40,6 +40,7 @@ from streamloss.kernels.panel import (
     load_rest,
     load_rows,
     long_side,
+    mark_labels,
     power,
     renormalized,
     short_ranks,
@@ -169,12 +170,12 @@ def write_rows(
     figures: Any,
     flags: Any,
     out: Any,
-    at: int,
+    at: Any,
 ) -> None:
     """The rows in the first lanes into their slots, also those whose code says that nobody will look."""
-    for lane in range(rows):
-        out[ENTROPY, at + lane] = side[ENTROPY_, lane]
-        out[CONFIDENCE, at + lane] = side[TOP, lane]
+    top = load(side, TOP, 0)
+    store(out, ENTROPY, at, load(side, ENTROPY_, 0))
+    store(out, CONFIDENCE, at, top)
     if not labelled:
         return
     if loss.cap < INF:
@@ -184,17 +185,14 @@ def write_rows(
     if loss.smoothing > 0.0:
         floor = smooth_figures(k, loss.smoothing, stored.normalize, side, figures)
         proper = (stored.form == LOGITS or stored.normalize) and loss.cap == INF  # rows as they are may truly fall below 0
-        for lane in range(rows):
-            out[TARGET_ENTROPY, at + lane] = floor
-            kl = figures[COST, lane] - floor
-            out[KL, at + lane] = max(kl, 0.0) if proper else kl
-    for lane in range(rows):
-        out[CROSS_ENTROPY, at + lane] = figures[COST, lane]
-        out[BRIER, at + lane] = figures[BRIER_, lane]
-    write_labelled(at, rows, side[TOP], figures[RANK], loss.top_k, out)
+        kl = load(figures, COST, 0) - floor
+        store(out, TARGET_ENTROPY, at, lanes(floor))
+        store(out, KL, at, select(kl < 0.0, 0.0, kl) if proper else kl)
+    store(out, CROSS_ENTROPY, at, load(figures, COST, 0))
+    store(out, BRIER, at, load(figures, BRIER_, 0))
     if loss.gamma >= 0.0:
-        for lane in range(rows):
-            out[FOCAL, at + lane] = figures[FOCAL_, lane]
+        store(out, FOCAL, at, load(figures, FOCAL_, 0))
+    write_labelled(top, load(figures, RANK, 0), loss.top_k, out, at)
 
 
 @loop
@@ -210,7 +208,7 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
     costs[COSTS:OWN] = 0.0
     body = x[row, : full * LANES].reshape((full, LANES))
     add_costs(form, body, full, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
-    rest = load_rest(x, row, 0.0, room.panel)
+    rest = load_rest(form, x, row, room.panel)
     add_costs(form, room.panel, rest, k - full * LANES, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
     fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
@@ -225,7 +223,7 @@ def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: 
         for lane in range(LANES):
             y = label[first + lane] if lane < count and code[first + lane] == USED else 0
             figures[LABEL_, lane] = y
-            figures[OWN, lane] = panel[y, lane]
+            figures[OWN, lane] = widen(panel[y, lane])
         store(figures, RANK, 0, short_ranks(panel, k, load(figures, OWN, 0), load(figures, LABEL_, 0)))
 
 
@@ -250,21 +248,19 @@ def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: R
 
 
 @loop
-def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Room, out: Any, at: int) -> None:
+def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Room, out: Any, at: Any) -> None:
     """The values of up to 32 rows."""
     form, scale, tolerance, normalize = stored
     k, label, code = x.shape[1], rows.label, rows.code
     labelled = label.shape[0] > 0
     side, figures = room.side, room.figures
     if labelled:
-        for i in range(first, first + count):
-            if code[i] == USED and not 0 <= label[i] < k:
-                code[i] = LABEL
+        mark_labels(label, first, count, k, code)
     if k <= SMALL:
         sum_short(x, first, count, rows, stored, room)
     else:
         sum_long(x, first, count, rows, stored, room)
-    if side_suspects(form, tolerance, normalize, side) > 0:
+    if side_suspects(form, tolerance, normalize, side, count) > 0:
         for lane in range(count):
             i = first + lane
             if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
@@ -293,19 +289,17 @@ def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, thre
     rows.label is (n,) int64, or (0,) without labels. Only rows whose code is USED are looked at.
     """
     n = x.shape[0]
-    kept = rows.out.shape[1] > 0
     for t in prange(threads):
         tile = scratch()
-        out = rows.out if kept else np.empty((SLOTS, STRIDE))
+        out = np.empty((SLOTS, STRIDE))
         room = Room(
-            np.zeros((SMALL, LANES)), np.zeros((SIDE, LANES)), np.zeros((FIGURES, LANES)), np.zeros((SIDE, LANES)),
+            np.zeros((SMALL, LANES), x.dtype), np.zeros((SIDE, LANES)), np.zeros((FIGURES, LANES)), np.zeros((SIDE, LANES)),
             np.zeros(2), np.zeros((CHUNK, LANES)), np.zeros((CHUNK, LANES)),
         )  # fmt: skip
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
-            at = first if kept else 0
             for i in range(0, m, LANES):
-                write_block(x, first + i, min(LANES, m - i), rows, stored, loss, room, out, at + i)
-            fold_tile(rows, first, m, out, at, sums, np.int64(t), tile)
+                write_block(x, first + i, min(LANES, m - i), rows, stored, loss, room, out, np.int64(i))
+            fold_tile(rows, first, m, out, sums, np.int64(t), tile)
             first = take(rows.cursor, rows.step)

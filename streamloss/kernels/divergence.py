@@ -205,14 +205,15 @@ def add_pairs(
     stored_p: Stored,
     k: int,
     loss: Loss,
-    room: Room,
+    q: Side,
+    p: Side,
+    sums: Any,
 ) -> None:
     """Adds the classes of both sides to the sums of their lanes; the last step has `last` classes, and keep is the row of the
     sides' e that has the first step.
     """
     by_log = stored_q.form != PROBS and stored_p.form != PROBS
     exact = sums_to_one(stored_q) and sums_to_one(stored_p) and loss.cap == INF
-    q, p, sums = room.q, room.p, room.lanes
     for start in range(0, steps, CHUNK):
         count = min(CHUNK, steps - start)
         expand(stored_q.form, stored_q.normalize, at_q, start, count, stored_q.scale, keep, q)

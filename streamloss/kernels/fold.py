@@ -140,11 +140,11 @@ def choose(code: Any, flags: Any, n: int, index: Any, ledger: Any) -> Any:
 
 
 @loop
-def compact(out: Any, at: int, index: Any, m: int, used: Any) -> None:
-    """used[:, :m] = out[:, at + index[:m]]."""
+def compact(out: Any, index: Any, m: int, used: Any) -> None:
+    """used[:, :m] = out[:, index[:m]]."""
     for slot in range(out.shape[0]):
         for j in range(m):
-            used[slot, j] = out[slot, at + index[j]]
+            used[slot, j] = out[slot, index[j]]
 
 
 @loop
@@ -213,18 +213,24 @@ def fold_bytes(v: Any, u: Any, w: Any, weighted: bool, m: int, cross: Any) -> No
 
 
 @loop
-def fold_tile(rows: Rows, first: int, n: int, out: Any, at: int, sums: Sums, t: Any, room: Scratch) -> None:
-    """Adds the USED ones of rows first … first + n, whose values stand in out (SLOTS, …) from column `at`, for thread t."""
+def fold_tile(rows: Rows, first: int, n: int, out: Any, sums: Sums, t: Any, room: Scratch) -> None:
+    """Adds the USED ones of rows first … first + n, whose values stand in out (SLOTS, STRIDE), for thread t; keeps them all
+    where they are to be kept.
+    """
     for j in range(min(n, rows.bytes.shape[0])):
-        out[BYTES, at + j] = rows.bytes[first + j]
+        out[BYTES, j] = rows.bytes[first + j]
+    if rows.out.shape[1] > 0:
+        for slot in range(SLOTS):
+            for j in range(n):
+                rows.out[slot, first + j] = out[slot, j]
     index, w, own, classes = room.index, room.weight, room.own, sums.classes[t]
     m = choose(rows.code[first : first + n], rows.flags[first : first + n], n, index, sums.ledger[t])
     if m == 0:
         return
     together = index[m - 1] - index[0] == m - 1
-    used, start = out, at + index[0]
+    used, start = out, index[0]
     if not together:
-        compact(out, at, index, m, room.used)
+        compact(out, index, m, room.used)
         used, start = room.used, np.int64(0)
     stop = start + m
     weighted = rows.weight.shape[0] > 0

@@ -39,10 +39,10 @@ class Room(NamedTuple):
 
 
 @allocating
-def make_room() -> Room:
-    """Room for one row."""
+def make_room(x: Any) -> Room:
+    """Room for a row of x."""
     return Room(
-        np.zeros((1, LANES)), np.zeros((SIDE, LANES)), np.zeros((SIDE, LANES)), np.zeros(2),
+        np.zeros((1, LANES), x.dtype), np.zeros((SIDE, LANES)), np.zeros((SIDE, LANES)), np.zeros(2),
         np.zeros((CHUNK, LANES)), np.zeros((CHUNK, LANES)),
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def add_probabilities(
     n, k = x.shape
     weighted = weight.shape[0] > 0
     for t in prange(threads):
-        room = make_room()
+        room = make_room(x)
         p = np.zeros(k)
         for i in range(n * t // threads, n * (t + 1) // threads):
             if code[i] == USED:
@@ -95,7 +95,7 @@ def softmax_rows(x: Any, code: Any, out: Any, scale: float, threads: int) -> Non
     """out (n, K) = the softmax of the rows of x; a row that breaks a rule gets the rule's number in code."""
     n = x.shape[0]
     for t in prange(threads):
-        room = make_room()
+        room = make_room(x)
         for i in range(n * t // threads, n * (t + 1) // threads):
             sum_row(LOGITS, x, i, scale, room)
             if side_holds(LOGITS, 0.0, False, room.side, 0):

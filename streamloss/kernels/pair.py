@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from streamloss.errors import LABEL, USED
+from streamloss.errors import USED
 from streamloss.ieee.bits import LANES, count_of, lanes, load, load_narrow, narrow, select, store, widen
 from streamloss.ieee.elementary import INF
-from streamloss.jit import allocating, kernel, loop, scalar
+from streamloss.jit import allocating, kernel, loop
 from streamloss.kernels.cursor import take
 from streamloss.kernels.divergence import (
     BACK_GAP,
@@ -38,7 +38,6 @@ from streamloss.kernels.panel import (
     CLIPPED,
     ENTROPY_,
     PEAK,
-    PROBS,
     SIDE,
     SMALL,
     TOP,
@@ -51,11 +50,13 @@ from streamloss.kernels.panel import (
     fold_lanes,
     load_rest,
     load_rows,
+    mark_labels,
     renormalized,
     row_side,
     short_ranks,
     short_sides,
     side_holds,
+    side_suspects,
     write_labelled,
 )
 from streamloss.quantities import (
@@ -72,24 +73,35 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-OWN, LABEL_, RANK, AGREE = range(4)  # of a row: its label's stored value, the label, its rank, whether the two tops agree
+# Of a row: its label's stored value, the label, its rank, whether the two tops agree, and the prediction's entropy and top.
+OWN, LABEL_, RANK, AGREE, INNER, TOPS = range(6)
 
 
-@scalar
-def write_pair(i: int, lane: int, exact: bool, gamma: float, side_p: Any, sums: Any, own: Any, out: Any) -> None:
-    """One row's values into column i of their slots; `exact` when both sides sum to 1 by construction."""
-    kl, back = sums[FORWARD, lane], sums[BACKWARD, lane]
-    out[ENTROPY, i] = side_p[ENTROPY_, lane]
-    out[CONFIDENCE, i] = side_p[TOP, lane]
-    out[TARGET_ENTROPY, i] = sums[Q_ENTROPY, lane]
-    out[CROSS_ENTROPY, i] = sums[CROSS, lane]
-    out[KL, i] = kl if exact else kl + sums[GAP, lane]
-    out[REVERSE_KL, i] = back if exact else back + sums[BACK_GAP, lane]
-    out[JS, i] = sums[JENSEN, lane]
-    out[BRIER, i] = sums[SQUARE, lane]
-    out[SAME_TOP, i] = own[AGREE, lane]
-    if gamma >= 0.0:
-        out[FOCAL, i] = sums[FOCAL_, lane]
+@loop
+def write_rows(
+    first: int, count: int, labelled: bool, exact: bool, loss: Loss, room: Room, flags: Any, out: Any, at: Any
+) -> None:
+    """The columns of up to 32 rows into their slots; `exact` when both sides sum to 1 by construction."""
+    sums, own = room.sums, room.own
+    forward, backward, top = load(sums, FORWARD, 0), load(sums, BACKWARD, 0), load(own, TOPS, 0)
+    if not exact:
+        forward, backward = forward + load(sums, GAP, 0), backward + load(sums, BACK_GAP, 0)
+    store(out, ENTROPY, at, load(own, INNER, 0))
+    store(out, CONFIDENCE, at, top)
+    store(out, TARGET_ENTROPY, at, load(sums, Q_ENTROPY, 0))
+    store(out, CROSS_ENTROPY, at, load(sums, CROSS, 0))
+    store(out, KL, at, forward)
+    store(out, REVERSE_KL, at, backward)
+    store(out, JS, at, load(sums, JENSEN, 0))
+    store(out, BRIER, at, load(sums, SQUARE, 0))
+    store(out, SAME_TOP, at, load(own, AGREE, 0))
+    if loss.gamma >= 0.0:
+        store(out, FOCAL, at, load(sums, FOCAL_, 0))
+    if loss.cap < INF:
+        for lane in range(count):
+            flags[first + lane] |= CLIPPED if sums[CUT, lane] > 0.0 else 0
+    if labelled:
+        write_labelled(top, load(own, RANK, 0), loss.top_k, out, at)
 
 
 @loop
@@ -131,20 +143,77 @@ def sum_short(xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: St
         for lane in range(LANES):
             y = rows.label[first + lane] if lane < count and rows.code[first + lane] == USED else 0
             own[LABEL_, lane] = y
-            own[OWN, lane] = room.p.panel[y, lane]
+            own[OWN, lane] = widen(room.p.panel[y, lane])
         store(own, RANK, 0, short_ranks(room.p.panel, k, load(own, OWN, 0), load(own, LABEL_, 0)))
 
 
 @loop
-def sum_long(x: Any, row: int, label: Any, stored: Stored, side: Side, d: Any) -> None:
-    """The statistics of one side of a long row, in every lane."""
-    row_side(
-        stored.form, x, row, label, stored.scale, side.panel, side.sums, d, side.e, np.int64(0), side.found, side.side
-    )  # fmt: skip
+def judge(xq: Any, xp: Any, first: int, count: Any, rows: Rows, stored_q: Stored, stored_p: Stored, q: Any, p: Any) -> None:
+    """Gives their rule to rows that break one, by the statistics of both sides, whose first column is the first row's."""
+    normalize, code, flags = stored_p.normalize, rows.code, rows.flags
+    if side_suspects(stored_q.form, stored_q.tolerance, normalize, q, count) > 0:
+        for lane in range(count):
+            i = first + lane
+            if code[i] == USED and not side_holds(stored_q.form, stored_q.tolerance, normalize, q, lane):
+                code[i] = broken_rule(stored_q.form, xq, i)
+                rows.at_target[i] = 1
+    if side_suspects(stored_p.form, stored_p.tolerance, normalize, p, count) > 0:
+        for lane in range(count):
+            i = first + lane
+            if code[i] == USED and not side_holds(stored_p.form, stored_p.tolerance, normalize, p, lane):
+                code[i] = broken_rule(stored_p.form, xp, i)
+    if normalize:
+        for lane in range(count):
+            flags[first + lane] |= renormalized(stored_q.form, stored_q.tolerance, q[TOTAL, lane])
+            flags[first + lane] |= renormalized(stored_p.form, stored_p.tolerance, p[TOTAL, lane])
 
 
 @loop
-def write_pairs(
+def add_short(
+    xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Room
+) -> None:
+    """The columns of up to 32 rows of SMALL classes or fewer, one in every lane."""
+    k, q, p, sums, own = xp.shape[1], room.q, room.p, room.sums, room.own
+    nowhere, one = np.int64(0), np.int64(1)
+    sum_short(xq, xp, first, count, rows, stored_q, stored_p, room)
+    judge(xq, xp, first, count, rows, stored_q, stored_p, q.side, p.side)
+    finish_side(stored_q.form, stored_q.normalize, q.side)
+    finish_side(stored_p.form, stored_p.normalize, p.side)
+    store(own, INNER, 0, load(p.side, ENTROPY_, 0))
+    store(own, TOPS, 0, load(p.side, TOP, 0))
+    sums[:] = 0.0
+    at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
+    add_pairs(at_q, at_p, k, np.int64(LANES), nowhere, stored_q, stored_p, k, loss, q, p, sums)
+
+
+@loop
+def add_long(
+    xq: Any, xp: Any, row: int, label: Any, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Room, column: Any
+) -> None:
+    """The column of one longer row, whose classes stand in the lanes."""
+    k, q, p, own = xp.shape[1], room.q, room.p, room.own
+    nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
+    row_side(stored_q.form, xq, row, np.int64(-1), stored_q.scale, q.panel, q.sums, room.d, q.e, nowhere, q.found, q.side)
+    row_side(stored_p.form, xp, row, label, stored_p.scale, p.panel, p.sums, room.d, p.e, nowhere, p.found, p.side)
+    judge(xq, xp, row, one, rows, stored_q, stored_p, q.side, p.side)
+    finish_side(stored_q.form, stored_q.normalize, q.side)
+    finish_side(stored_p.form, stored_p.normalize, p.side)
+    own[RANK, column] = p.found[1]
+    own[AGREE, column] = np.float64(first_at(xq, row, q.found[0]) == first_at(xp, row, p.found[0]))
+    own[INNER, column], own[TOPS, column] = p.side[ENTROPY_, 0], p.side[TOP, 0]
+    sums, full = room.lanes, k // LANES
+    sums[:] = 0.0
+    row_q, row_p = Source(xq, row, nowhere, all_), Source(xp, row, nowhere, all_)
+    add_pairs(row_q, row_p, full, all_, nowhere, stored_q, stored_p, k, loss, q, p, sums)
+    rest = load_rest(stored_q.form, xq, row, q.panel)
+    load_rest(stored_p.form, xp, row, p.panel)
+    at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
+    add_pairs(at_q, at_p, rest, k - full * LANES, full, stored_q, stored_p, k, loss, q, p, sums)
+    fold_lanes(sums, nowhere, np.int64(SUMS), room.sums, column)
+
+
+@loop
+def write_block(
     xq: Any,
     xp: Any,
     first: int,
@@ -155,70 +224,31 @@ def write_pairs(
     loss: Loss,
     room: Room,
     out: Any,
-    at: int,
+    at: Any,
 ) -> None:
-    """The values of up to 32 short rows, one in every lane, or of one long row with its classes in the lanes."""
-    k = xp.shape[1]
-    normalize = stored_p.normalize
-    label, code, flags = rows.label, rows.code, rows.flags
+    """The values of up to 32 rows."""
+    k, label, code = xp.shape[1], rows.label, rows.code
     labelled = label.shape[0] > 0
-    q, p, own = room.q, room.p, room.own
-    for i in range(first, first + count if labelled else first):
-        if code[i] == USED and not 0 <= label[i] < k:
-            code[i] = LABEL
-    if k <= SMALL:
-        sum_short(xq, xp, first, count, rows, stored_q, stored_p, room)
-    else:
-        if code[first] != USED:
-            return
-        sum_long(xq, first, np.int64(-1), stored_q, q, room.d)
-        sum_long(xp, first, label[first] if labelled else np.int64(-1), stored_p, p, room.d)
-        own[RANK, 0] = p.found[1]
-        own[AGREE, 0] = np.float64(first_at(xq, first, q.found[0]) == first_at(xp, first, p.found[0]))
-    for lane in range(count):
-        i = first + lane
-        if code[i] != USED:
-            continue
-        if not side_holds(stored_q.form, stored_q.tolerance, normalize, q.side, lane):
-            code[i] = broken_rule(stored_q.form, xq, i)
-            rows.at_target[i] = 1
-        elif not side_holds(stored_p.form, stored_p.tolerance, normalize, p.side, lane):
-            code[i] = broken_rule(stored_p.form, xp, i)
-        if normalize:
-            flags[i] |= renormalized(stored_q.form, stored_q.tolerance, q.side[TOTAL, lane])
-            flags[i] |= renormalized(stored_p.form, stored_p.tolerance, p.side[TOTAL, lane])
-    finish_side(stored_q.form, normalize, q.side)
-    finish_side(stored_p.form, normalize, p.side)
-    sums = room.lanes
-    sums[:] = 0.0
-    nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
-    if k <= SMALL:
-        at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
-        add_pairs(at_q, at_p, k, all_, nowhere, stored_q, stored_p, k, loss, room)
-    else:
-        full = k // LANES
-        row_q, row_p = Source(xq, first, nowhere, all_), Source(xp, first, nowhere, all_)
-        add_pairs(row_q, row_p, full, all_, nowhere, stored_q, stored_p, k, loss, room)
-        rest = load_rest(xq, first, 0.0 if stored_q.form == PROBS else -INF, q.panel)
-        load_rest(xp, first, 0.0 if stored_p.form == PROBS else -INF, p.panel)
-        at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
-        add_pairs(at_q, at_p, rest, k - full * LANES, full, stored_q, stored_p, k, loss, room)
-        fold_lanes(sums, nowhere, np.int64(SUMS), room.sums, nowhere)
-        sums = room.sums
-    exact = sums_to_one(stored_q) and sums_to_one(stored_p) and loss.cap == INF
-    for lane in range(count):
-        write_pair(at + lane, lane, exact, loss.gamma, p.side, sums, own, out)
-        if sums[CUT, lane] > 0.0:
-            flags[first + lane] |= CLIPPED
     if labelled:
-        write_labelled(at, count, p.side[TOP], own[RANK], loss.top_k, out)
+        mark_labels(label, first, count, k, code)
+    if k <= SMALL:
+        add_short(xq, xp, first, count, rows, stored_q, stored_p, loss, room)
+    else:
+        for lane in range(count):
+            i = first + lane
+            if code[i] == USED:
+                y = label[i] if labelled else np.int64(-1)
+                add_long(xq, xp, i, y, rows, stored_q, stored_p, loss, room, lane)
+    exact = sums_to_one(stored_q) and sums_to_one(stored_p) and loss.cap == INF
+    write_rows(first, count, labelled, exact, loss, room, rows.flags, out, at)
 
 
 @allocating
-def side_room(k: int) -> Side:
-    """Room for one side of rows of k classes."""
+def side_room(x: Any) -> Side:
+    """Room for one side of the rows of x."""
+    k = x.shape[1]
     return Side(
-        np.zeros((SMALL, LANES)),
+        np.zeros((SMALL, LANES), x.dtype),
         np.zeros((SIDE, LANES)),
         np.zeros((max(SMALL, k // LANES + 1), LANES)),
         np.zeros((SIDE, LANES)),
@@ -234,21 +264,18 @@ def pair(xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: S
 
     rows.at_target (n,) tells whether a broken rule is the target's.
     """
-    n, k = xp.shape
-    kept = rows.out.shape[1] > 0
-    together = LANES if k <= SMALL else 1
+    n = xp.shape[0]
     for t in prange(threads):
         tile = scratch()
-        out = rows.out if kept else np.empty((SLOTS, STRIDE))
+        out = np.empty((SLOTS, STRIDE))
         room = Room(
-            side_room(k), side_room(k), np.zeros((SUMS, LANES)), np.zeros((SUMS, LANES)), np.zeros((4, LANES)),
+            side_room(xq), side_room(xp), np.zeros((SUMS, LANES)), np.zeros((SUMS, LANES)), np.zeros((6, LANES)),
             np.zeros((CHUNK, LANES)),
         )  # fmt: skip
         first = take(rows.cursor, rows.step)
         while first < n:
             m = min(rows.step, n - first)
-            at = first if kept else 0
-            for i in range(0, m, together):
-                write_pairs(xq, xp, first + i, min(together, m - i), rows, stored_q, stored_p, loss, room, out, at + i)
-            fold_tile(rows, first, m, out, at, sums, np.int64(t), tile)
+            for i in range(0, m, LANES):
+                write_block(xq, xp, first + i, min(LANES, m - i), rows, stored_q, stored_p, loss, room, out, np.int64(i))
+            fold_tile(rows, first, m, out, sums, np.int64(t), tile)
             first = take(rows.cursor, rows.step)

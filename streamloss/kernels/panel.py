@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamloss.errors import ALL_NEGATIVE_INFINITY, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM, USED
+from streamloss.errors import ALL_NEGATIVE_INFINITY, LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM, USED
 from streamloss.ieee.bits import (
     LANES,
     count_of,
@@ -23,6 +23,7 @@ from streamloss.ieee.bits import (
     lanes,
     load,
     load_narrow,
+    lowest,
     max_of,
     narrow,
     numbered,
@@ -84,26 +85,28 @@ class Source(NamedTuple):
 
 @loop
 def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
-    """panel[j, lane] = x[first + lane, j]; lanes past the last row and rows that are not used become zeros."""
+    """panel[j, lane] = x[first + lane, j], as stored; lanes past the last row and rows that are not used become zeros."""
     k = x.shape[1]
     for lane in range(LANES):
         if lane < rows and code[first + lane] == USED:
             for j in range(k):
-                panel[j, lane] = widen(x[first + lane, j])
+                panel[j, lane] = x[first + lane, j]
         else:
             for j in range(k):
-                panel[j, lane] = 0.0
+                panel[j, lane] = 0
 
 
 @loop
-def load_rest(x: Any, row: int, pad: float, panel: Any) -> Any:
-    """panel[0] = the classes of the row past the last full 32, padded; returns 1, or 0 where there are none."""
+def load_rest(form: int, x: Any, row: int, panel: Any) -> Any:
+    """panel[0] = the classes of the row past the last full 32, as stored, and others of probability 0; returns 1, or 0 where
+    there are none.
+    """
     k = x.shape[1]
     full = k - k % LANES
     for lane in range(LANES):
-        panel[0, lane] = pad
+        panel[0, lane] = 0 if form == PROBS else lowest(panel)
     for lane in range(k - full):
-        panel[0, lane] = widen(x[row, full + lane])
+        panel[0, lane] = x[row, full + lane]
     return np.int64(full < k)
 
 
@@ -266,12 +269,30 @@ def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: in
 
 
 @loop
-def side_suspects(form: int, tolerance: float, normalize: bool, side: Any) -> Any:
-    """How many of the 32 rows break a rule."""
-    suspects = np.int64(0)
-    for lane in range(LANES):
-        suspects += np.int64(not side_holds(form, tolerance, normalize, side, lane))
-    return suspects
+def side_suspects(form: int, tolerance: float, normalize: bool, side: Any, count: Any) -> Any:
+    """How many of the first `count` rows break a rule, as `side_holds` says it."""
+    total, peak, inner = load(side, TOTAL, 0), load(side, PEAK, 0), load(side, ENTROPY_, 0)
+    good = (peak < INF) & (inner == inner) & (numbered(peak) < np.float64(count))
+    if form == LOGITS:
+        good = good & (peak > -INF)
+    else:
+        summed = abs(total - 1.0) <= tolerance
+        if normalize:
+            summed = summed | ((total > 0.0) & (total < INF))
+        good = good & (load(side, BAD, 0) == 0.0) & summed
+    return count - count_of(good)
+
+
+@loop
+def mark_labels(label: Any, first: int, count: int, k: int, code: Any) -> None:
+    """Gives their rule to rows of a label that is no class."""
+    wrong = np.int64(0)
+    for y in label[first : first + count]:
+        wrong += np.int64((y < 0) | (y >= k))
+    if wrong > 0:
+        for i in range(first, first + count):
+            if code[i] == USED and not 0 <= label[i] < k:
+                code[i] = LABEL
 
 
 @loop
@@ -327,7 +348,7 @@ def long_side(
 ) -> None:
     """The sums of one long row, apart in 32 lanes, and its peak and the label's rank in found (2,)."""
     full = x.shape[1] // LANES
-    rest = load_rest(x, row, 0.0 if form == PROBS else -INF, panel)
+    rest = load_rest(form, x, row, panel)
     clear(side)
     peak_and_rank(x, row, label, rest, panel, found)
     store(side, PEAK, 0, lanes(found[0]))
@@ -395,15 +416,12 @@ def short_ranks(panel: Any, k: int, own: Any, label: Any) -> Any:
 
 
 @loop
-def write_labelled(at: int, rows: int, top: Any, rank: Any, top_k: Any, out: Any) -> None:
-    """What a hard label gives besides its loss: accuracy, top-k and the two sides of calibration, of the first lanes."""
-    for lane in range(rows):
-        i = at + lane
-        right = 1.0 if rank[lane] == 0.0 else 0.0
-        out[ACCURACY, i] = right
-        out[OVERCONFIDENCE, i] = top[lane] - right
-        out[SCORE, i] = top[lane]
-        out[OUTCOME, i] = right
+def write_labelled(top: Any, rank: Any, top_k: Any, out: Any, at: Any) -> None:
+    """What a hard label gives besides its loss, of 32 rows: accuracy, top-k and the two sides of calibration."""
+    right = select(rank == 0.0, lanes(1.0), 0.0)
+    store(out, ACCURACY, at, right)
+    store(out, OVERCONFIDENCE, at, top - right)
+    store(out, SCORE, at, top)
+    store(out, OUTCOME, at, right)
     for t in range(top_k.shape[0]):
-        for lane in range(rows):
-            out[TOP_K + t, at + lane] = 1.0 if rank[lane] < top_k[t] else 0.0
+        store(out, TOP_K + t, at, select(rank < np.float64(top_k[t]), lanes(1.0), 0.0))

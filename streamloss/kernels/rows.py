@@ -135,5 +135,5 @@ def _step(n: int, threads: int) -> int:
 
 
 def row_buffer(rows: int) -> NDArray[np.float64]:
-    """Room for the row values of so many rows; slots that are never written cost no memory."""
+    """Room for the row values of so many rows."""
     return np.empty((SLOTS, rows))
