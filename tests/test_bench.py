@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import measuring, peers, table  # noqa: E402
+from benchmarks import measuring, table, ways  # noqa: E402
 from benchmarks.cases import CASES, Bar, Case, Data, Run  # noqa: E402
 
 INSTALLED = {peer: importlib.util.find_spec(peer) is not None for peer in ("duckdb", "polars", "sklearn", "torch")} | {
@@ -64,7 +64,7 @@ def test_what_is_not_measured_says_why(whole: tuple[subprocess.CompletedProcess[
         for peer, installed in INSTALLED.items():
             assert (peer in measured) != (peer in result["reasons"])
             if not installed:
-                assert result["reasons"][peer] == peers.MISSING
+                assert result["reasons"][peer] == ways.MISSING
     for peer, package in (("duckdb", "duckdb"), ("polars", "polars"), ("sklearn", "scikit-learn"), ("torch", "torch")):
         assert done.stderr.count(f"{package} is not installed") == (not INSTALLED[peer])
     assert re.findall(r"– \(\d+\)", done.stdout)  # scikit-learn has no pairs even where it is installed
@@ -84,7 +84,7 @@ def test_the_json_holds_every_time(whole: tuple[subprocess.CompletedProcess[str]
                 assert way["means"] == {}
             else:
                 assert set(way["means"]) <= set(result["expected"])
-                assert way["error"] <= peers.TOLERANCE[way["precision"]]
+                assert way["error"] <= ways.TOLERANCE[way["precision"]]
         for way in result["ways"]:
             if way["peer"] == "streamloss" and way["way"] == "default report":
                 assert set(way["means"]) == set(result["expected"])
@@ -121,7 +121,7 @@ def test_measuring_stops_at_a_wrong_mean_and_at_the_budget(tmp_path: Path) -> No
         calls["quick"] += 1
         return {"entropy": 1.0}
 
-    todo = [measuring.Timed(name, peers.Way(name, work)) for name, work in (("slow", slow), ("quick", quick))]
+    todo = [measuring.Timed(name, ways.Way(name, work)) for name, work in (("slow", slow), ("quick", quick))]
     measuring.measure(todo, tmp_path, tmp_path, {"entropy": 1.0}, repeat=4, budget=60)
     assert calls == {"slow": 5, "quick": 5}  # the first to warm up
     measuring.measure([todo[0]], tmp_path, tmp_path, {"entropy": 1.0}, repeat=4, budget=0)
@@ -134,7 +134,7 @@ def test_missed_bars_are_shown() -> None:
     bars = (Bar("duckdb", 10), Bar("polars", 4), Bar("torch", 2), Bar("GB/s", 0.5))
     case = Case("few", Data(1000, 10), "list", "snappy", (Run(bars),))
     timed = [
-        measuring.Timed(peer, peers.Way("", lambda _: {}), seconds)
+        measuring.Timed(peer, ways.Way("", lambda _: {}), seconds)
         for peer, seconds in (("streamloss", [2e-5, 1e-5]), ("duckdb", [9e-5, 1e-4]), ("polars", [1e-3]), ("polars", [5e-5]))
     ]
     (line,) = table.lines_of(case, timed, memory=48.0)

@@ -1,1 +1,1 @@
-"""The parts of `scripts/bench`: what is measured (`cases`), and who measures against whom (`peers`)."""
+"""The parts of `scripts/bench`: what is measured (`cases`), who measures (`peers`), how (`measuring`), what is shown (`table`)."""

@@ -156,7 +156,7 @@ class Case:
         return replace(self, data=replace(self.data, rows=max(1, round(self.data.rows * scale))))
 
     def table(self, block: Block) -> pa.Table:
-        """The block as the file's columns, none of them nullable in fact, all of them by type."""
+        """The block as the file's columns, nullable by type as pyarrow's are, without nulls."""
         columns, fields = [], []
 
         def add(name: str, column: pa.Array, **metadata: str) -> None:
@@ -195,9 +195,10 @@ class Case:
             assert writer is not None
             if sum(map(len, waiting)):
                 writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
-        finally:
-            if writer is not None:
-                writer.close()
+            writer.close()
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
         with partial.open("rb") as file:
             os.fsync(file.fileno())  # nothing is left to be written back while others are timed
         partial.rename(path)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import Case, Means
-from benchmarks.peers import PEERS, TOLERANCE, Way, streamloss_ways
+from benchmarks.peers import PEERS, streamloss_ways
+from benchmarks.ways import TOLERANCE, Way
 
 
 class Disagreement(Exception):
@@ -100,6 +101,7 @@ def measure(todo: list[Timed], small: Path, path: Path, expected: Means, repeat:
             if each.peer != "decode":
                 each.means = {key: means[key] for key in expected if key in means}
                 each.error = agree(f"{each.peer} ({each.way.name})", means, expected, each.way.precision)
+    gc.unfreeze()
 
 
 def bandwidth(threads: int, size: int = 1 << 30) -> dict[str, float]:
