@@ -1,1 +1,1 @@
-"""The parts of `scripts/bench`: what is measured (`cases`), who measures (`peers`), how (`measuring`), what is shown (`table`)."""
+"""The parts of `scripts/bench`: what is measured (`cases`), who is measured (`peers`), how (`measuring`), the `table`."""

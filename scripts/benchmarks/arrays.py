@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.cases import Case, Means
-from benchmarks.ways import CHUNK, MISSING, SMALL, Way, Ways, load
+from benchmarks.ways import CHUNK, MISSING, SMALL, Way, Ways, added, load
 
 
 def matrix(batch: pa.RecordBatch, case: Case, role: str = "logits") -> np.ndarray:
@@ -34,14 +34,6 @@ def batches(path: Path, case: Case, threads: int, chunk: int = CHUNK) -> Iterato
         return
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(size, use_threads=threads > 1)
-
-
-def added(parts: Iterable[dict[str, float]], rows: int) -> Means:
-    sums: Means = {}
-    for part in parts:
-        for key, value in part.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
-    return {key: value / rows for key, value in sums.items()}
 
 
 def numpy_ways(case: Case, threads: int) -> Ways:

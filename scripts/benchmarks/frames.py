@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.cases import Case, Means
-from benchmarks.ways import MISSING, SMALL, Way, Ways, load, rows_at_once
+from benchmarks.ways import MISSING, SMALL, Way, Ways, added, load, rows_at_once
 
 
 def duckdb_ways(case: Case, threads: int) -> Ways:
@@ -75,7 +75,8 @@ def duckdb_ways(case: Case, threads: int) -> Ways:
     def fed(path: Path) -> Means:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow.append(pa.field("row", pa.int64()))
-            batches = pa.RecordBatchReader.from_batches(schema, with_numbers(file.iter_batches(rows_at_once(case)), schema))
+            parts = file.iter_batches(rows_at_once(case), use_threads=threads > 1)
+            batches = pa.RecordBatchReader.from_batches(schema, with_numbers(parts, schema))
             database.register("batches", batches)
             try:
                 return ask("batches", [])
@@ -171,8 +172,20 @@ def polars_ways(case: Case, threads: int) -> Ways:
     def table(path: Path) -> Any:
         return pl.from_arrow(pq.read_table(path, use_threads=threads > 1)).lazy()
 
-    return [
+    def sums(batch: pa.RecordBatch) -> Means:
+        means = collect(pl.from_arrow(pa.Table.from_batches([batch])).lazy(), "in-memory")
+        return {key: mean * len(batch) for key, mean in means.items()}
+
+    def fed(path: Path) -> Means:
+        with pq.ParquetFile(path) as file:
+            parts = file.iter_batches(rows_at_once(case), use_threads=threads > 1)
+            return added(map(sums, parts), case.data.rows)
+
+    ways = [
         Way("scan_parquet", lambda path: collect(pl.scan_parquet(path), "streaming"), "single"),
         Way("pyarrow's table, streaming", lambda path: collect(table(path), "streaming"), "single"),
         Way("pyarrow's table, in memory", lambda path: collect(table(path), "in-memory"), "single"),
     ]
+    if case.data.classes > SMALL:  # as fast for few rows, and no memory to be had from the system for many
+        ways.append(Way("batches of pyarrow", fed, "single"))
+    return ways

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ Ways = list[Way] | str  # or why there is none
 
 def rows_at_once(case: Case) -> int:
     return max(1, CHUNK // max(1, case.data.classes))
+
+
+def added(parts: Iterable[dict[str, float]], rows: int) -> Means:
+    """The means of `rows` rows from sums over parts of them."""
+    sums: Means = {}
+    for part in parts:
+        for key, value in part.items():
+            sums[key] = sums.get(key, 0.0) + float(value)
+    return {key: value / rows for key, value in sums.items()}
 
 
 MISSING = "is not installed"
