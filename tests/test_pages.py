@@ -54,7 +54,7 @@ def read(path, reader="auto", batch_rows=None, target_bytes=1 << 26, **options):
         arrays = [getattr(batch, name) for batch in batches]
         if arrays[0] is not None:
             for array in arrays:
-                assert array.flags.c_contiguous and array.flags.aligned
+                assert (array.flags.c_contiguous or array.flags.f_contiguous) and array.flags.aligned
                 assert name == "code" or not array.flags.writeable
             whole[name] = np.concatenate(arrays)
     found = {batch.first_row + row: what for batch in batches for row, what in batch.found.items()}

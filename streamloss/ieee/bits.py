@@ -71,8 +71,12 @@ if jit.DISABLED:
         """32 times the same number."""
         return np.full(LANES, x, dtype=np.float64)
 
+    def by_column(x: Any) -> Any:
+        """Whether the array (rows, columns) holds column after column, not row after row."""
+        return bool(x.flags.f_contiguous and not x.flags.c_contiguous)
+
     def load(x: Any, row: Any, first: Any) -> Any:
-        """x[row, first : first + 32], widened; x is (rows, columns), C-contiguous, and its end the caller's care."""
+        """x[row, first : first + 32], widened; x is (rows, columns), contiguous, and its end the caller's care."""
         return np.array([widen(v) for v in x[row, first : first + LANES]])
 
     def load_narrow(x: Any, row: Any, first: Any) -> Any:
@@ -117,6 +121,7 @@ else:
         F32,
         F64,
         HALF,
+        I1,
         I16,
         I32,
         I64,
@@ -241,15 +246,31 @@ else:
         return builder.bitcast(at, ir.VectorType(stored, LANES).as_pointer()), kind.dtype.bitwidth // 8
 
     def _matrix(x: Any) -> bool:
-        return isinstance(x, types.Array) and x.ndim == 2 and x.layout == "C" and x.dtype in _STORED
+        return isinstance(x, types.Array) and x.ndim == 2 and x.layout in "CF" and x.dtype in _STORED
 
     def _loaded(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address, align = _address(context, builder, sig.args[0], *args)
-        return builder.load(address, align=align)
+        kind = sig.args[0]
+        if kind.layout == "C":
+            address, align = _address(context, builder, kind, *args)
+            return builder.load(address, align=align)
+        made = context.make_array(kind)(context, builder, args[0])  # column after column: one value at a time
+        rows = builder.extract_value(made.shape, 0)
+        found = ir.Constant(ir.VectorType(_STORED[kind.dtype], LANES), ir.Undefined)
+        for lane in range(LANES):
+            at = builder.add(args[1], builder.mul(rows, builder.add(args[2], I64(lane))))
+            found = builder.insert_element(found, builder.load(builder.gep(made.data, [at])), I32(lane))
+        return found
+
+    @intrinsic
+    def by_column(_context: Any, x: Any) -> Any:
+        """Whether the array (rows, columns) holds column after column, not row after row."""
+        if not _matrix(x):
+            return None
+        return types.boolean(x), lambda _cx, _builder, _sig, _args: ir.Constant(I1, int(x.layout == "F"))
 
     @intrinsic
     def load(_context: Any, x: Any, _row: Any, _first: Any) -> Any:
-        """x[row, first : first + 32], widened; x is (rows, columns), C-contiguous, and its end the caller's care."""
+        """x[row, first : first + 32], widened; x is (rows, columns), contiguous, and its end the caller's care."""
         if not _matrix(x):
             return None
         return Lanes(x, types.int64, types.int64), lambda context, builder, sig, args: _widened(
@@ -281,7 +302,7 @@ else:
     @intrinsic
     def store(_context: Any, x: Any, _row: Any, _first: Any, _v: Any) -> Any:
         """x[row, first : first + 32] = v; x is (rows, columns) of float64, C-contiguous, and its end the caller's care."""
-        if not _matrix(x) or x.dtype != types.float64:
+        if not _matrix(x) or x.dtype != types.float64 or x.layout != "C":
             return None
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:

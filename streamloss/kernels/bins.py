@@ -100,21 +100,15 @@ def tallied_rows(tally: Any) -> int:
 
 def drain_tally(tally: Any, reliability: Any) -> None:
     """Moves what `add_tally` has gathered into the reliability records (threads, bins, width)."""
-    bins = reliability.shape[1]
-    thread, at = np.divmod(np.flatnonzero(tally[..., 0]), 2 * bins)
-    packed, low = tally[thread, at].T
-    fine, outcome = at >> 1, at & 1
+    threads, bins, _ = reliability.shape
+    packed, low = np.moveaxis(tally.reshape(threads, bins, 2, 2), 3, 0)
     rows = packed & ((1 << TALLY_SHIFT) - 1)
-    high = (packed >> TALLY_SHIFT) + rows * ((1 << 20) // bins) * fine
-    for is_one in (0, 1):  # of one outcome, every record stands once
-        those = outcome == is_one
-        place = thread[those], fine[those]
-        found = reliability[place]
-        found[:, 0] += rows[those]
-        found[:, RELIABILITY_SCORE + 1] += high[those]
-        found[:, RELIABILITY_SCORE + 2] += low[those]
-        found[:, RELIABILITY_OUTCOME + 1] += rows[those] * (is_one << 20)
-        reliability[place] = found
+    both = rows.sum(axis=2)
+    reliability[..., 0] += both
+    high = (packed >> TALLY_SHIFT).sum(axis=2) + both * ((1 << 20) // bins * np.arange(bins))
+    reliability[..., RELIABILITY_SCORE + 1] += high
+    reliability[..., RELIABILITY_SCORE + 2] += low.sum(axis=2)
+    reliability[..., RELIABILITY_OUTCOME + 1] += rows[..., 1] << 20
     tally[...] = 0
 
 

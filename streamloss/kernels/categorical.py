@@ -32,6 +32,7 @@ from streamloss.kernels.panel import (
     TOP,
     TOTAL,
     Loss,
+    Source,
     Stored,
     broken_rule,
     cost,
@@ -114,7 +115,7 @@ def label_figures(
 @loop
 def add_costs(
     form: int,
-    x: Any,
+    at: Source,
     steps: int,
     last: Any,
     scale: float,
@@ -127,7 +128,8 @@ def add_costs(
     """Adds min(−ln p_j, cap) and the focal loss of every class; the last step has `last` lanes (label smoothing)."""
     for step in range(steps):
         for lane in range(LANES if step < steps - 1 else last):
-            plain = cost(form, widen(x[step, lane]), side[PEAK, lane], scale, side[SHIFT, lane])
+            v = widen(at.x[at.row + at.down * step, at.across * step + lane])
+            plain = cost(form, v, side[PEAK, lane], scale, side[SHIFT, lane])
             paid = min(plain, cap)
             figures[COSTS, lane] += paid
             if gamma >= 0.0:
@@ -206,10 +208,21 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
         sums[SHIFT, lane] = side[SHIFT, column]
     costs = room.d[:FIGURES]
     costs[COSTS:OWN] = 0.0
-    body = x[row, : full * LANES].reshape((full, LANES))
-    add_costs(form, body, full, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
+    add_costs(form, Source(x, row, nowhere, all_), full, all_, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
     rest = load_rest(form, x, row, room.panel)
-    add_costs(form, room.panel, rest, k - full * LANES, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    add_costs(
+        form,
+        Source(room.panel, nowhere, one, nowhere),
+        rest,
+        k - full * LANES,
+        scale,
+        loss.cap,
+        loss.gamma,
+        loss.alpha,
+        sums,
+        costs,
+    )
     fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
 
@@ -274,7 +287,8 @@ def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss
     if labelled and loss.smoothing > 0.0:
         figures[COSTS:OWN] = 0.0
         if k <= SMALL:
-            add_costs(form, room.panel, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+            at_rows = Source(room.panel, np.int64(0), np.int64(1), np.int64(0))
+            add_costs(form, at_rows, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
         else:
             for lane in range(count):
                 if code[first + lane] == USED:

@@ -18,6 +18,7 @@ import numpy as np
 from streamloss.errors import ALL_NEGATIVE_INFINITY, LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM, USED
 from streamloss.ieee.bits import (
     LANES,
+    by_column,
     count_of,
     fma,
     lanes,
@@ -87,6 +88,16 @@ class Source(NamedTuple):
 def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
     """panel[j, lane] = x[first + lane, j], as stored; lanes past the last row and rows that are not used become zeros."""
     k = x.shape[1]
+    if by_column(x):
+        for j in range(k):
+            column = x[first : first + rows, j]
+            for lane in range(rows):
+                panel[j, lane] = column[lane]
+        for lane in range(LANES):
+            if lane >= rows or code[first + lane] != USED:
+                for j in range(k):
+                    panel[j, lane] = 0
+        return
     for lane in range(LANES):
         if lane < rows and code[first + lane] == USED:
             for j in range(k):

@@ -30,7 +30,7 @@ class Batch:
     first_row: int  # number of the first row in its file (or stream), from 0
     row_groups: NDArray[np.int64] | None  # first row of every row group of the file, ascending; None without row groups
     columns: dict[str, str]  # role -> name of the column(s), for messages
-    prediction: NDArray[Any]  # (n, K) or, for binary and score, (n,); C-contiguous; a dtype of ARRAY_DTYPES
+    prediction: NDArray[Any]  # (n, K) or, for binary and score, (n,); C-contiguous (or F, of flat columns); see ARRAY_DTYPES
     code: NDArray[np.int8]  # (n,)
     target: NDArray[Any] | None = None  # (n, K), C-contiguous; a dtype of ARRAY_DTYPES
     label: NDArray[Any] | None = None  # (n,) int64, or float64 for a soft binary label

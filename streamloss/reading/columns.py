@@ -44,6 +44,7 @@ Bools = NDArray[np.bool_]
 
 # Values are remembered for the first rows of each rule in a batch: enough for any message, little for a bad file.
 REMEMBERED = 64
+STANDING = 64  # flat columns up to which a row is gathered by the kernel, which takes 32 rows at a time anyway
 _UNKNOWN = np.iinfo(np.int64).min
 
 
@@ -58,6 +59,7 @@ class Column:
     wrong: Bools | None = None
     bound: int | None = None  # no label is above it or negative, where that is known
     show: Callable[[int], object] = lambda row: None
+    stack: NDArray[Any] | None = None  # (K, n), where the values are the row of one of K flat columns
 
 
 class _Codes:
@@ -126,7 +128,10 @@ def batch_of(
 
     def of(role: str) -> Column:
         columns = [read(role, name) for name in plan.columns[role]]
-        return columns[0] if len(columns) == 1 else _wide(plan.roles[role], columns, dtype_of(plan, role))
+        if len(columns) == 1:
+            return columns[0]
+        by_column = plan.task.family == "categorical" and len(columns) <= STANDING
+        return _wide(plan.roles[role], columns, dtype_of(plan, role), by_column)
 
     prediction = of(plan.prediction)
     target = of(plan.target) if plan.target and plan.target_dtype else None
@@ -249,19 +254,26 @@ def _matrix(name: str, column: pa.Array, k: int, dtype: str, path: str | None) -
     return Column(name, rows, null, wrong=wrong, show=lambda row: f"{lengths[row]} value{'' if lengths[row] == 1 else 's'}")
 
 
-def _wide(name: str, columns: list[Column], dtype: str) -> Column:
-    """K flat columns side by side, shape (n, K)."""
+def _wide(name: str, columns: list[Column], dtype: str, by_column: bool) -> Column:
+    """K flat columns side by side, shape (n, K); `by_column`: as they are, if they already stand in one array."""
     n = len(columns[0].values)
     item = ARRAY_DTYPES[dtype]
-    stack, rows = empty((len(columns), n), item), empty((n, len(columns)), item)
+    stack = columns[0].stack
+    if stack is None or any(column.stack is not stack for column in columns):
+        stack = empty((len(columns), n), item)
+        for j, column in enumerate(columns):
+            stack[j] = column.values
+        by_column = False
     null: Bools | None = None
     where: dict[int, str] = {}
-    for j, column in enumerate(columns):
-        stack[j] = column.values
+    for column in columns:
         if column.null is not None:
             null = _either(null, column.null)
             for row in np.flatnonzero(column.null)[:REMEMBERED].tolist():
                 where.setdefault(row, column.name)
+    if by_column:
+        return Column(name, stack.T, null, null_column=where)
+    rows = empty((n, len(columns)), item)
     bits = np.dtype(f"u{item.itemsize}")
     interleave(stack.view(bits), rows.view(bits))
     return Column(name, rows, null, null_column=where)

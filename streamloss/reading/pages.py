@@ -144,10 +144,11 @@ def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
             n = min(plan.batch_rows, end - at, rest.rows)
             columns: dict[Key, Column] = {}
             left: list[str] = []
+            stacks = _stacks(plan, n)
             for (role, name), pages in readers.items():
                 try:
                     with _named(part.path, name):
-                        columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n)
+                        columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n, stacks.get(role))
                 except Declined as declined:
                     _refuse(part, plan, name, declined)
                     left.append(name)
@@ -161,7 +162,7 @@ def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
             read = partial(_either, columns, batch, plan, part.path)
             yield batch_of(read, plan, n, path=part.path, first_row=at, row_groups=found.starts)
             at += n
-            del batch, columns, read
+            del batch, columns, read, stacks
     finally:
         rest.close()
 
@@ -176,20 +177,33 @@ def _either(columns: dict[Key, Column], batch: pa.RecordBatch | None, plan: Plan
     return columns[role, name] if (role, name) in columns else column_of(batch, plan, role, name, path=path)
 
 
-def _read(plan: Plan, role: str, pages: Pages, spec: Spec, name: str, n: int) -> Column:
-    """The next n rows of a column in its role."""
+def _stacks(plan: Plan, n: int) -> dict[str, NDArray[Any]]:
+    """An array (K, n) for every role of K flat columns."""
+    found: dict[str, NDArray[Any]] = {}
+    for role, names in plan.columns.items():
+        if role in CLASS_ROLES and len(names) > 1:
+            with suppress(MemoryError):  # then each column has its own
+                found[role] = empty((len(names), n), ARRAY_DTYPES[dtype_of(plan, role)])
+    return found
+
+
+def _read(plan: Plan, role: str, pages: Pages, spec: Spec, name: str, n: int, stack: NDArray[Any] | None) -> Column:
+    """The next n rows of a column in its role; as its row of the stack, where there is one."""
     try:
         if role in CLASS_ROLES and len(plan.columns[role]) == 1:
             rows = empty((n, plan.task.classes), ARRAY_DTYPES[dtype_of(plan, role)])
             pages.fill(rows.reshape(-1).view(spec.wanted))
             return Column(name, rows)
-        values = empty((n,), spec.wanted)
+        if stack is not None and stack.dtype == spec.wanted:
+            values = stack[plan.columns[role].index(name)]
+        else:
+            values, stack = empty((n,), spec.wanted), None
         pages.fill(values)
     except MemoryError as error:
         raise Declined("its rows are too large for the memory there is", pages.row_group) from error
     bound = pages.bound(values) if role == "label" and values.dtype.kind == "i" else None
     kind: Any = bool if spec.physical == BOOLEAN else float if spec.physical in (FLOAT, DOUBLE, FIXED) else int
-    return Column(name, values, bound=bound, show=lambda row: kind(values[row]))
+    return Column(name, values, bound=bound, show=lambda row: kind(values[row]), stack=stack)
 
 
 class _Rest:

@@ -48,6 +48,8 @@ class Metric:
 
 def plain(value: Any) -> Any:
     """JSON's own values: infinities as strings, through lists and dicts."""
+    if type(value) in (int, str):  # nearly all of them
+        return value
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

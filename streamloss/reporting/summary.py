@@ -30,6 +30,7 @@ from streamloss.state import (
     CLASS_SUMS,
     CLASS_WEIGHT,
     FIXED_DIGITS,
+    FIXED_UNIT,
     LEDGER_BEYOND,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
@@ -216,16 +217,14 @@ class _Summary:
         return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
 
     @cached_property
-    def label_shares(self) -> dict[int, Fraction]:
-        """The weight of every label that occurs, as a share of 1."""
-        weights = label_weights(self.state)
-        total = sum(weights.values())
-        return {k: Fraction(weight, total) for k, weight in weights.items()}
+    def label_weights(self) -> dict[int, int]:
+        """The weight of every label that occurs, in one unit."""
+        return label_weights(self.state)
 
     @cached_property
     def base_entropy(self) -> float:
         """The label entropy in nats."""
-        return entropy_of(list(self.label_shares.values()))
+        return entropy_of(list(self.label_weights.values()))
 
     def label_entropy(self) -> dict[str, Any]:
         return {"mean": self.base_entropy * self.scale}
@@ -237,30 +236,32 @@ class _Summary:
         mean, _ = self.row_error("cross_entropy")
         if not math.isfinite(mean):
             return {"mean": offset + sign * mean}
-        value, stderr = mean / base, self.normalized_error(mean, base)
+        value, stderr = mean / base, self.normalized_error
         centre = offset + sign * value
         return {"mean": centre, "stderr": stderr, **self.interval(centre, stderr)}
 
-    def normalized_error(self, mean: float, base: float) -> float | None:
+    @cached_property
+    def normalized_error(self) -> float | None:
         """Delta method for mean CE / H(labels): row i contributes CE_i − x̄ − r·(−ln f_y − H), with r the ratio."""
         if self.task.weighted or "cross_entropy" not in self.plan.per_class or self.used < 2:
             return None
+        base = self.base_entropy
+        mean, _ = self.row_error("cross_entropy")
         sums, r = self.sums("cross_entropy"), mean / base
         at = CLASS_SUMS + FIXED_DIGITS * self.plan.per_class.index("cross_entropy")
         squares = ratio(sums.xx - sums.mean * sums.mean * sums.n)
-        for k, share in self.label_shares.items():
-            record = self.state.arrays["classes"][k]
-            rows, surprise = int(record[0]), information(share) - base
-            deviation = ratio(fixed_value(record[at : at + FIXED_DIGITS])) - rows * mean
+        records = self.state.arrays["classes"][list(self.label_weights)]
+        costs = fixed_units(records[:, at : at + FIXED_DIGITS])
+        total = sum(self.label_weights.values())
+        for rows, weight, cost in zip(records[:, 0].tolist(), self.label_weights.values(), costs, strict=True):
+            surprise, deviation = information(weight, total) - base, cost / (1 << FIXED_UNIT) - rows * mean
             squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
         return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
 
     def mutual_information(self) -> dict[str, Any]:
         digits = self.state.arrays["mean_probabilities"]
-        sums = [fixed_value(d) for d in digits]
         mean, _ = self.row_error("entropy")
-        total = sum(sums, Fraction(0))
-        value = max(entropy_of([s / total for s in sums]) - mean, 0.0)
+        value = max(entropy_of(fixed_units(digits)) - mean, 0.0)
         return {"mean": value * self.scale}
 
     @cached_property
@@ -321,16 +322,18 @@ class _Summary:
         found: list[dict[str, Any]] = []
         if not self.plan.per_class or self.beyond:
             return found
-        for k, record in enumerate(self.state.arrays["classes"]):
-            rows, infinite = int(record[0]), int(record[CLASS_INFINITE])
-            w = fixed_value(record[CLASS_WEIGHT:CLASS_SUMS]) if self.task.weighted else Fraction(rows)
-            line: dict[str, Any] = {"class": self.class_name(k), "rows": rows}
-            for i, key in enumerate(self.plan.per_class):
-                at = CLASS_SUMS + FIXED_DIGITS * i
-                scale = self.scale if self.plan.moments[self.plan.index(key)].unit == "nat" else 1.0
-                value = ratio(fixed_value(record[at : at + FIXED_DIGITS]) / w) * scale if w else None
-                line[key] = math.inf if infinite and key == "cross_entropy" else value
-            found.append(line)
+        records = self.state.arrays["classes"]
+        rows, infinite = records[:, 0].tolist(), records[:, CLASS_INFINITE].tolist()
+        weights = fixed_units(records[:, CLASS_WEIGHT:CLASS_SUMS]) if self.task.weighted else [n << FIXED_UNIT for n in rows]
+        for k, n in enumerate(rows):
+            found.append({"class": self.class_name(k), "rows": n})
+        for i, key in enumerate(self.plan.per_class):
+            at = CLASS_SUMS + FIXED_DIGITS * i
+            scale = self.scale if self.plan.moments[self.plan.index(key)].unit == "nat" else 1.0
+            sums = fixed_units(records[:, at : at + FIXED_DIGITS])
+            for line, total, weight, lost in zip(found, sums, weights, infinite, strict=True):
+                value = total / weight * scale if weight else None  # of whole numbers, rounded once
+                line[key] = math.inf if lost and key == "cross_entropy" else value
         return found
 
     def class_name(self, k: int) -> str | int:
@@ -390,14 +393,15 @@ def label_weights(state: State) -> dict[int, int]:
     return dict(zip(present.tolist(), records[present, 0].tolist(), strict=True))
 
 
-def information(share: Fraction) -> float:
-    """ln(1/share) in nats, accurate also for a share near 1."""
-    return -math.log(ratio(share)) if share < Fraction(1, 2) else -math.log1p(-ratio(1 - share))
+def information(part: int, whole: int) -> float:
+    """ln(whole/part) in nats, accurate also where they are nearly the same."""
+    return -math.log(part / whole) if 2 * part < whole else -math.log1p(-((whole - part) / whole))
 
 
-def entropy_of(shares: list[Fraction]) -> float:
-    """Σ p ln(1/p) of exact shares, in nats."""
-    return math.fsum(ratio(p) * information(p) for p in shares if p > 0)
+def entropy_of(parts: list[int]) -> float:
+    """Σ p ln(1/p) of the shares that the parts have in their sum, in nats."""
+    whole = sum(parts)
+    return math.fsum(part / whole * information(part, whole) for part in parts if part > 0)
 
 
 def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:
