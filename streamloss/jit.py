@@ -111,11 +111,18 @@ def decoder(function: F) -> F:
     return _kept(function, parallel=False)
 
 
-def _kept(function: F, parallel: bool) -> F:
+def parser(function: F) -> F:
+    """A decoder of a few bytes, done in a microsecond: it keeps the GIL, since to give it up and to get it back takes longer,
+    tens of microseconds where another thread waits for it.
+    """
+    return _kept(function, parallel=False, nogil=False)
+
+
+def _kept(function: F, parallel: bool, nogil: bool = True) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = cache_dir()
     try:
-        return cast(F, numba.njit(parallel=parallel, nogil=True, error_model="numpy", cache=True)(function))
+        return cast(F, numba.njit(parallel=parallel, nogil=nogil, error_model="numpy", cache=True)(function))
     finally:
         config.CACHE_DIR = before
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from streamloss.reading import encodings
+from streamloss.reading.ahead import LARGEST, PAGES, Ahead, Page
 from streamloss.reading.codecs import AHEAD, Codec
 from streamloss.reading.footer import BOOLEAN, Chunk, Declined
-from streamloss.reading.levels import check_levels
+from streamloss.reading.levels import check_few, check_levels
 from streamloss.reading.pool import empty
+from streamloss.reading.specs import (
+    DELTA,
+    ENCODING_NAMES,
+    PLAIN,
+    PLAIN_DICTIONARY,
+    RLE,
+    RLE_DICTIONARY,
+    SPLIT,
+    Spec,
+)
 from streamloss.reading.thrift import (
     COMPRESSED,
     CRC,
@@ -46,17 +58,6 @@ from streamloss.reading.thrift import (
 )
 from streamloss.reading.window import Bytes, Window, read
 
-PLAIN, PLAIN_DICTIONARY, RLE, BIT_PACKED, DELTA, RLE_DICTIONARY, SPLIT = 0, 2, 3, 4, 5, 8, 9  # Encoding
-READABLE = {
-    PLAIN,
-    PLAIN_DICTIONARY,
-    RLE,
-    BIT_PACKED,
-    DELTA,
-    RLE_DICTIONARY,
-    SPLIT,
-}  # BIT_PACKED: only of levels there are none of
-ENCODING_NAMES = {6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY"}
 DIRECT = 1 << 17  # plain uncompressed values of so many bytes in a page are read where they are to stand
 BLOCK = 1 << 15  # indices that are unpacked before they are looked up
 LONGEST_HEADER = 1 << 24
@@ -75,40 +76,17 @@ class Corrupt(Exception):
         self.row_group = row_group
 
 
-@dataclass(frozen=True)
-class Spec:
-    """How a leaf's values stand in the file and are wanted.
-
-    `stored` is their dtype in PLAIN (booleans: uint8, one each), `narrow` what a stored integer is cut to, `wanted` what
-    is delivered. `k` is the number of values in a row of a list, 0 for one value a row.
-    """
-
-    physical: int
-    definition: int
-    stored: np.dtype[Any]
-    narrow: np.dtype[Any] | None
-    wanted: np.dtype[Any]
-    k: int
-
-    def convert(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Stored values as they are wanted."""
-        if self.narrow is not None:
-            values = values.astype(self.narrow)
-        return values.astype(self.wanted, copy=False)
-
-    @property
-    def as_stored(self) -> bool:
-        """Whether the bytes of a plain value are delivered as they are."""
-        return self.narrow is None and self.stored == self.wanted and self.physical != BOOLEAN
-
-
 class Column:
     """The values of one leaf over the row groups of a part."""
 
-    def __init__(self, fd: int, spec: Spec, chunks: Sequence[Chunk], end_of_data: int, window: int) -> None:
+    def __init__(
+        self, fd: int, spec: Spec, chunks: Sequence[Chunk], end_of_data: int, window: int, helpers: Executor | None = None
+    ) -> None:
         self._fd, self._spec, self._chunks = fd, spec, chunks
         self._window = Window(fd, window)
         self._end_of_data = end_of_data
+        self._ahead_pages = None if helpers is None else Ahead(helpers)
+        self._page_ahead: Page | None = None  # where the page was looked at before its turn
         self._next = 0  # chunk
         self._chunk = chunks[0]
         self._behind: Bytes = np.empty(0, dtype=np.uint8)  # what is at hand behind the header of the page
@@ -200,7 +178,11 @@ class Column:
             if not self._unread:
                 self._open_chunk()
                 continue
-            header = self._read_header()
+            found = self._page_ahead = None if self._ahead_pages is None else self._ahead_pages.take(self._at)
+            if found is None:
+                header = self._read_header()
+            else:
+                header, self._at, self._behind = found.header, found.begin, found.body
             kind, size = header[PAGE_TYPE], header[COMPRESSED]
             self._check_size(size, header[UNCOMPRESSED])
             end = self._at + size
@@ -240,6 +222,41 @@ class Column:
             if len(data) == self._chunk.end - self._at or len(data) > LONGEST_HEADER:
                 raise Corrupt("the header of a page is none", self.row_group)
             least = min(8 * len(data), self._chunk.end - self._at)
+
+    def _look_ahead(self, header: list[int], size: int) -> None:
+        """Has pages behind this data page decompressed, as long as they are as large: each is in memory of its own then."""
+        ahead = self._ahead_pages
+        if ahead is None or not self._codec.slow or size <= self._window.size:
+            return
+        here, behind = self._at, self._behind
+        self._at = ahead.end or here + size
+        try:
+            while len(ahead) < PAGES and self._at < self._chunk.end:
+                at = self._at
+                header = self._read_header()
+                size = header[COMPRESSED]
+                self._check_size(size, header[UNCOMPRESSED])
+                v2 = header[PAGE_TYPE] == DATA_PAGE_V2
+                levels = header[REPETITION] + header[DEFINITION] if v2 else 0
+                if header[PAGE_TYPE] not in (DATA_PAGE, DATA_PAGE_V2) or (v2 and not header[IS_COMPRESSED]):
+                    break
+                if not (self._window.size < size and header[UNCOMPRESSED] <= LARGEST and 0 <= levels < size):
+                    break
+                body = self._page(size)
+                codec = Codec(self._chunk.codec)  # its own: pyarrow's gzip has a state
+                unpack = partial(codec.decompress, body[levels:], header[UNCOMPRESSED] - levels)
+                ahead.add(at, self._at, header, body, unpack)
+                self._at += size
+        except (Declined, Corrupt, *_ERRORS):
+            pass  # when its turn comes, it is met again
+        finally:
+            self._at, self._behind = here, behind
+
+    def _unpacked(self, data: Bytes, size: int) -> Bytes:
+        """What the compressed part of the page becomes."""
+        if self._page_ahead is not None and self._ahead_pages is not None:
+            return self._ahead_pages.result(self._page_ahead)
+        return self._codec.decompress(data, size)
 
     def _page(self, size: int) -> Bytes:
         """The body of the page whose header was read last."""
@@ -288,12 +305,13 @@ class Column:
         # Large pages are read as they come, for small ones a stretch of the file at a time.
         self._ahead = AHEAD if size < DIRECT else 0
         body = self._page(size)
+        self._look_ahead(header, size)
         if v2 and self._codec.compresses and not plain:
             begin = self._verify(body[:levels], n)
-            values = self._codec.decompress(body[levels:], header[UNCOMPRESSED] - levels)
+            values = self._unpacked(body[levels:], header[UNCOMPRESSED] - levels)
             begin = 0
         else:
-            values = body if plain else self._codec.decompress(body, header[UNCOMPRESSED])
+            values = body if plain else self._unpacked(body, header[UNCOMPRESSED])
             begin = self._verify(values, n)
         self._body, self._place = values, begin
         self._begin(header[ENCODING], n)
@@ -301,7 +319,8 @@ class Column:
     def _verify(self, data: Bytes, n: int) -> int:
         """Where the values begin behind their levels."""
         spec = self._spec
-        begin = check_levels(data, self._sizes, spec.definition, spec.k, n, self._phase)
+        check = check_levels if spec.k else check_few
+        begin = check(data, self._sizes, spec.definition, spec.k, n, self._phase)
         if begin < 0:
             raise Declined("there are nulls or rows of another length" if spec.k else "there are nulls")
         return int(begin)

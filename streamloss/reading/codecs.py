@@ -28,6 +28,7 @@ class Codec:
     def __init__(self, number: int) -> None:
         self._name, self.most = CODECS[number]
         self.compresses = self._name != "none"
+        self.slow = self._name in ("gzip", "brotli", "zstd")
         self._codec = pa.Codec(self._name) if self.compresses else None
 
     def decompress(self, data: Bytes, size: int) -> Bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from streamloss.jit import decoder, loop
+from streamloss.jit import decoder, loop, parser
 from streamloss.reading.thrift import varint
 
 IRREGULAR = -1
@@ -104,8 +104,8 @@ def _regular(data: Any, at: Any, end: Any, k: Any, n: Any, phase: Any) -> Any:
     return np.int64(phase)
 
 
-@decoder
-def check_levels(data: Any, sizes: Any, deepest: Any, k: Any, n: Any, phase: Any) -> Any:
+@loop
+def _checked(data: Any, sizes: Any, deepest: Any, k: Any, n: Any, phase: Any) -> Any:
     """Where the values begin behind the levels of a page with n of them, or IRREGULAR.
 
     sizes: bytes of the repetition and of the definition levels (data page v2); -1 where a four-byte size stands in front
@@ -143,3 +143,15 @@ def check_levels(data: Any, sizes: Any, deepest: Any, k: Any, n: Any, phase: Any
                 return IRREGULAR
         at += size
     return at
+
+
+@decoder
+def check_levels(data: Any, sizes: Any, deepest: Any, k: Any, n: Any, phase: Any) -> Any:
+    """`_checked`, of lists."""
+    return _checked(data, sizes, deepest, k, n, phase)
+
+
+@parser
+def check_few(data: Any, sizes: Any, deepest: Any, k: Any, n: Any, phase: Any) -> Any:
+    """`_checked`, of flat columns, whose levels are as a rule one run."""
+    return _checked(data, sizes, deepest, k, n, phase)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,27 +25,23 @@ from streamloss.errors import DataError, Place
 from streamloss.reading import arrow
 from streamloss.reading.arrow import Part, opened, record_batches, unchanged
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
-from streamloss.reading.chunks import ENCODING_NAMES, READABLE, Corrupt, Spec
 from streamloss.reading.chunks import Column as Pages
-from streamloss.reading.codecs import AHEAD, CODEC_NAMES, CODECS
+from streamloss.reading.chunks import Corrupt
+from streamloss.reading.codecs import AHEAD, CODECS
 from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
 from streamloss.reading.footer import (
     BOOLEAN,
     DOUBLE,
     FIXED,
     FLOAT,
-    FLOAT16,
-    INT32,
-    INT64,
-    NO_LOGICAL,
     Chunk,
     Declined,
     Footer,
-    Leaf,
 )
 from streamloss.reading.paths import is_uri, unreadable
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
+from streamloss.reading.specs import Spec, problem_of, spec_of
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
 _LEAST_WINDOW = 1 << 14
@@ -63,13 +60,16 @@ class _Found:
     declined: dict[str, Declined]
 
 
-def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
-    """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for."""
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+    """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
+
+    helpers: threads that may decompress pages ahead.
+    """
     if plan.reader == "arrow" or (plan.reader == "auto" and is_uri(part.path)):
         yield from arrow.read_part(part, plan)
         return
     with unchanged(part), _file(part.path) as fd:
-        yield from _batches(fd, part, plan)
+        yield from _batches(fd, part, plan, helpers)
 
 
 def why_not(path: str, plan: Plan) -> dict[str, str]:
@@ -129,10 +129,10 @@ def _file(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _batches(fd: int, part: Part, plan: Plan) -> Iterator[Batch]:
+def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Iterator[Batch]:
     found = _search(fd, part, plan)
     window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), AHEAD)
-    readers = {key: Pages(fd, spec, chunks, found.end, window) for key, (spec, chunks) in found.columns.items()}
+    readers = {key: Pages(fd, spec, chunks, found.end, window, helpers) for key, (spec, chunks) in found.columns.items()}
     rest = _Rest(part, plan)
     try:
         for name, declined in found.declined.items():
@@ -298,7 +298,7 @@ def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
     for (role, name), (spec, index) in specs.items():
         readable: list[Chunk] = []
         for group, chunk in enumerate(chunks[index], first):
-            problem = chunk if isinstance(chunk, str) else _problem(spec, chunk)
+            problem = chunk if isinstance(chunk, str) else problem_of(spec, chunk)
             if problem:
                 declined.setdefault(name, Declined(problem, group))
             elif not isinstance(chunk, str) and chunk.rows:
@@ -309,73 +309,3 @@ def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
     starts = np.zeros(len(rows), dtype=np.int64)
     np.cumsum(rows[:-1], out=starts[1:])
     return _Found(starts, footer.end_of_data, columns, declined)
-
-
-def _problem(spec: Spec, chunk: Chunk) -> str | None:
-    """Why a column chunk cannot be read here."""
-    if chunk.codec not in CODECS:
-        return f"its compression {CODEC_NAMES.get(chunk.codec, chunk.codec)} is not read here"
-    for encoding in range(63):
-        if chunk.encodings >> encoding & 1 and encoding not in READABLE:
-            return f"its encoding {ENCODING_NAMES.get(encoding, encoding)} is not read here"
-    if chunk.type != spec.physical:
-        return "its type differs from the schema's"
-    if chunk.nulls > 0:
-        return "there are nulls"
-    if chunk.values != chunk.rows * max(1, spec.k):
-        return "there are nulls or rows of another length"
-    return None
-
-
-def spec_of(plan: Plan, role: str, name: str, leaf: Leaf) -> Spec:
-    """How a leaf is read in its role. Raises `Declined` when it cannot be."""
-    one_column = role in CLASS_ROLES and len(plan.columns[role]) == 1
-    if plan.kinds[name] == "name":
-        raise Declined("it holds text")
-    if one_column and leaf.physical == FIXED and leaf.repetition == 0:
-        size = plan.task.classes * ARRAY_DTYPES[dtype_of(plan, role)].itemsize
-        if leaf.width != size or leaf.logical != NO_LOGICAL or leaf.converted != -1:
-            raise Declined("its bytes are something else")
-        item = np.dtype((np.void, size))
-        return Spec(FIXED, leaf.definition, item, None, item, 0)
-    if leaf.repetition != one_column or leaf.definition > 7:
-        raise Declined("it is nested in an unusual way")
-    stored, narrow = _stored(leaf)
-    wanted: np.dtype[Any] = np.dtype(np.float64)
-    if role == "label":
-        if leaf.integer == (64, False):
-            raise Declined("labels of uint64 may be beyond int64")
-        if leaf.physical in (BOOLEAN, INT32, INT64):
-            wanted = np.dtype(np.int64)
-    else:
-        dtype = dtype_of(plan, role)
-        if dtype == "float16" and leaf.physical == FIXED:
-            stored = wanted = ARRAY_DTYPES[dtype]
-        elif dtype in ("float16", "bfloat16"):
-            if leaf.integer != (16, False):
-                raise Declined("it holds no 16-bit floats")
-            wanted = ARRAY_DTYPES[dtype]
-        elif dtype == "float32":
-            if leaf.physical != FLOAT:
-                raise Declined("it holds no float32")
-            wanted = ARRAY_DTYPES[dtype]
-    return Spec(leaf.physical, leaf.definition, stored, narrow, wanted, plan.task.classes if one_column else 0)
-
-
-def _stored(leaf: Leaf) -> tuple[np.dtype[Any], np.dtype[Any] | None]:
-    """The dtype of a leaf's plain values, and the one that its integers are cut to."""
-    plain = leaf.logical == NO_LOGICAL and leaf.converted == -1
-    with suppress(KeyError):
-        if plain or leaf.logical == FLOAT16:
-            # float16 stands in two bytes.
-            by_type = {FLOAT: "<f4", DOUBLE: "<f8", BOOLEAN: "u1"} if plain else {FIXED: "<f2"}
-            if leaf.physical != FIXED or leaf.width == 2:
-                return np.dtype(by_type[leaf.physical]), None
-    if leaf.integer is not None and leaf.physical in (INT32, INT64):
-        bits, signed = leaf.integer
-        sign = "i" if signed else "u"
-        if leaf.physical == INT64 and bits == 64:
-            return np.dtype(f"<{sign}8"), None
-        if leaf.physical == INT32 and bits <= 32:
-            return np.dtype("<i4" if bits < 32 else f"<{sign}4"), np.dtype(f"<{sign}{bits // 8}") if bits < 32 else None
-    raise Declined("its type is none of plain numbers")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.jit import decoder, loop
+from streamloss.jit import decoder, loop, parser
 
 MISSING = int(np.iinfo(np.int64).min)
 DEPTH = 64  # containers in one another; Parquet's own structs go 8 deep
@@ -167,7 +167,7 @@ def fields(data: Any, at: Any, end: Any, found: Any, stack: Any) -> Any:
     return -1
 
 
-@decoder
+@parser
 def page_header(data: Any, at: Any, end: Any, header: Any, found: Any, stack: Any) -> Any:
     """Reads a page's header into `header` (HEADER_FIELDS numbers, MISSING where it says nothing). The end, or -1.
 

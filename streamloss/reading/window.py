@@ -25,7 +25,7 @@ class Window:
     """Some bytes of the file, read-only; at most `size` of them, or one page."""
 
     def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
+        self._fd, self.size = fd, size
         self._buffer: Bytes = empty((size,), np.dtype(np.uint8))
         self._held = self._buffer
         self._start = self._stop = 0

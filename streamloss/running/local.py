@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from streamloss import jit
@@ -101,11 +102,15 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
     jit.use_threads(threads)
     accumulator = Accumulator(source.task, options, threads)
     runs: list[Callable[[], Iterator[Batch]]]
+    helpers: ThreadPoolExecutor | None = None  # threads that no part is left for
     if source.is_stream:
         runs = [source.stream]
     else:
         plan = source.plan
-        runs = [lambda part=part: read_part(part, plan) for part in source.parts()]  # type: ignore[misc]
+        parts = source.parts()
+        if threads > len(parts):
+            helpers = ThreadPoolExecutor(threads - len(parts))
+        runs = [lambda part=part: read_part(part, plan, helpers) for part in parts]  # type: ignore[misc]
     readers = _Readers(runs, threads)
     failed: tuple[int, BaseException] | None = None
     started = looked = time.monotonic()
@@ -133,6 +138,8 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
                 watch(Progress(rows, done, total, size, now - started, accumulator.cross_entropy()))
     finally:
         readers.close()
+        if helpers is not None:
+            helpers.shutdown()
     if failed:
         raise failed[1]
     state = accumulator.state()
