@@ -732,7 +732,7 @@ def test_a_file_that_changes_while_it_is_read(change: str, tmp_path: Path, monke
     before = file.stat()
     read_part = local.read_part
 
-    def late(part: Any, plan: Any) -> Any:
+    def late(part: Any, plan: Any, helpers: Any) -> Any:
         data = file.read_bytes()
         if change == "removed":
             file.unlink(missing_ok=True)
@@ -741,7 +741,7 @@ def test_a_file_that_changes_while_it_is_read(change: str, tmp_path: Path, monke
             os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
         else:
             file.write_bytes(data + b"more" if change == "grown" else data[: len(data) // 2])
-        yield from read_part(part, plan)
+        yield from read_part(part, plan, helpers)
 
     monkeypatch.setattr(local, "read_part", late)
     line = run(["evaluate", str(file), "-o", str(tmp_path / "report.json")], 3)
@@ -756,8 +756,8 @@ def test_a_file_that_is_replaced_after_its_rows_were_read(tmp_path: Path, monkey
     file = Path(good_file(tmp_path))
     read_part = local.read_part
 
-    def slow(part: Any, plan: Any) -> Any:
-        for batch in read_part(part, plan):
+    def slow(part: Any, plan: Any, helpers: Any) -> Any:
+        for batch in read_part(part, plan, helpers):
             stamp = file.stat()
             os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 10**9))
             yield batch

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,32 @@ def test_compiles_once(tmp_path):
     assert list(Path(first["folder"]).rglob("*.nbc"))
 
 
+def test_first_use_by_several_processes_at_once(tmp_path):
+    """They compile side by side and keep one code, whole: the next process loads it."""
+    with ThreadPoolExecutor(4) as pool:
+        probed = list(pool.map(lambda _: python(PROBE, STREAMLOSS_CACHE_DIR=tmp_path), range(4)))
+    assert {found["value"] for found in probed} == {1.0} and {found["calls"] for found in probed} <= {0, 1}
+    assert python(PROBE, STREAMLOSS_CACHE_DIR=tmp_path)["calls"] == 0
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".nbi", ".nbc")]
+
+
+def test_an_install_that_cannot_be_written(tmp_path):
+    """Nothing is kept beside the sources, where another user may have installed them."""
+    package = tmp_path / "site" / "streamloss"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(package.rglob("*"))
+    for path in (*before, package, package.parent):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        first = python(PROBE, package.parent, STREAMLOSS_CACHE_DIR=tmp_path / "cache")
+        second = python(PROBE, package.parent, STREAMLOSS_CACHE_DIR=tmp_path / "cache")
+        assert (first["calls"], second["calls"], second["value"]) == (1, 0, 1.0)
+        assert sorted(package.rglob("*")) == before
+    finally:
+        for path in (package.parent, package, *before):
+            path.chmod(0o755)
+
+
 def test_plain_python_compiles_nothing(tmp_path):
     probed = python(PROBE, STREAMLOSS_CACHE_DIR=tmp_path, NUMBA_DISABLE_JIT=1)
     assert (probed["calls"], probed["value"]) == (0, 1.0)
@@ -178,6 +205,8 @@ FOLDER = "import json; from streamloss import jit; print(json.dumps(jit.cache_di
     [
         ("ieee/elementary.py", True),
         ("ieee/bits.py", True),
+        ("ieee/vectors.py", True),
+        ("kernels/divergence.py", True),
         ("kernels/panel.py", True),
         ("kernels/categorical.py", True),
         ("quantities.py", True),
