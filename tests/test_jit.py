@@ -48,22 +48,22 @@ def bfloat(z):
 
 
 n = 5
-z3, z65 = classes(n, 3), classes(n, 65)
+z3, z129 = classes(n, 3), classes(n, 129)
 p3 = {"probs": softmax(z3["logits"]), "label": z3["label"]}
 lp3 = {"logprobs": np.log(softmax(rng.normal(size=(n, 3)))), "label": z3["label"]}
-p65 = {"probs": softmax(z65["logits"]), "label": z65["label"]}
+p129 = {"probs": softmax(z129["logits"]), "label": z129["label"]}
 y = rng.integers(0, 2, n)
 x = np.array([0.0, -3.5, 40.0, -800.0, 1.25])
 chance = np.array([0.0, 0.25, 0.5, 1.0, 1e-300])
 every = {"label_smoothing": 0.1, "focal_gamma": 2.0, "focal_alpha": 0.3, "zero": 1e-7}
 runs = {
     "logits": (z3, {}),
-    "logits, 65": (z65, {}),
+    "logits, 129": (z129, {}),
     "float32": ({**z3, "logits": z3["logits"].astype(np.float32)}, {"temperature": 2.0}),
     "float16": ({**z3, "logits": np.clip(z3["logits"], -6e4, None).astype(np.float16)}, {}),
-    "bfloat16": ({**z65, "logits": bfloat(z65["logits"])}, {"dtype": "bfloat16"}),
+    "bfloat16": ({**z129, "logits": bfloat(z129["logits"])}, {"dtype": "bfloat16"}),
     "probs": (p3, every),
-    "probs, 65": (p65, every),
+    "probs, 129": (p129, every),
     "normalize": ({**p3, "probs": p3["probs"] * 1.7}, {"normalize": True}),
     "logprobs": (lp3, {"metrics": "entropy,mutual_information,cross_entropy"}),
     "no label": ({"logits": z3["logits"]}, {}),
@@ -71,7 +71,7 @@ runs = {
     "bytes": ({**z3, "bytes": rng.integers(1, 9, n)}, {}),
     "pair": ({"probs": softmax(rng.normal(size=(n, 3))), "target_logits": z3["logits"]}, every),
     "pair, labelled": ({"logits": rng.normal(size=(n, 3)), "target_probs": p3["probs"], "label": z3["label"]}, {}),
-    "pair, 65": ({"logits": logits(3, 65), "target_logits": logits(3, 65), "label": z65["label"][:3]}, {}),
+    "pair, 129": ({"logits": logits(3, 129), "target_logits": logits(3, 129), "label": z129["label"][:3]}, {}),
     "logit": ({"logit": x, "label": y}, {"pos_weight": 2.0}),
     "logit, soft": ({"logit": x, "label": rng.random(n)}, every),
     "prob": ({"prob": chance, "label": y}, {"metrics": "cross_entropy,mutual_information,ece"}),
@@ -85,7 +85,7 @@ with np.errstate(all="ignore"):  # of plain Python, when Numba is switched off
     print(json.dumps({name: streamloss.evaluate(data, threads=2, **options).digest for name, (data, options) in runs.items()}))
 """
 
-CHECKED = ["logits", "logits, 65", "probs", "probs, 65", "normalize", "weights", "bytes", "pair, labelled", "pair, 65"]
+CHECKED = ["logits", "logits, 129", "probs", "probs, 129", "normalize", "weights", "bytes", "pair, labelled", "pair, 129"]
 CHECKED += ["logit", "logit, soft", "logprob", "skip", "ignored"]
 
 # The smallest thing that needs compiled code; prints {calls, value, folder}.

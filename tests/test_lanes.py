@@ -231,3 +231,20 @@ def test_operators():
     np.testing.assert_array_equal(y[8], a)
     np.testing.assert_array_equal(y[9].view(np.int64), a.view(np.int64) + (b.view(np.int64) << 3))
     np.testing.assert_array_equal(y[10], 4.5)
+
+
+@numba.njit
+def turned(x, panel):
+    for first in range(0, x.shape[1], bits.SQUARE):
+        bits.turn(x, 1, first, panel, 16)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("k", [2, 10, 16, 33])
+def test_turn_is_a_transposition(dtype, k):
+    """Of 16 rows from row 1 on, to lane 16 and those behind it; classes past the last one are not looked at."""
+    x = np.arange(60 * k).reshape(60, k).astype(dtype)
+    panel = np.zeros((48, LANES), dtype)
+    turned(x, panel)
+    np.testing.assert_array_equal(panel[:k, 16:], x[1:17].T)
+    assert not panel[:, :16].any()

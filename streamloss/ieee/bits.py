@@ -19,6 +19,7 @@ import numpy as np
 from streamloss import jit
 
 LANES = 32
+SQUARE = 16  # rows and classes that `turn` takes at a time
 
 if jit.DISABLED:
 
@@ -70,6 +71,15 @@ if jit.DISABLED:
     def lanes(x: float) -> Any:
         """32 times the same number."""
         return np.full(LANES, x, dtype=np.float64)
+
+    def turn(x: Any, row: Any, first: Any, panel: Any, lane: Any) -> None:
+        """panel[first + j, lane + i] = x[row + i, first + j] for i and j below 16, of two C-contiguous arrays of one dtype.
+        Where rows are shorter, what follows in memory is taken for the rest: that there is so much is the caller's care.
+        """
+        flat, k = x.reshape(-1), x.shape[1]
+        for i in range(SQUARE):
+            at = (row + i) * k + first
+            panel[first : first + SQUARE, lane + i] = flat[at : at + SQUARE]
 
     def by_column(x: Any) -> Any:
         """Whether the array (rows, columns) holds column after column, not row after row."""
@@ -260,6 +270,44 @@ else:
             at = builder.add(args[1], builder.mul(rows, builder.add(args[2], I64(lane))))
             found = builder.insert_element(found, builder.load(builder.gep(made.data, [at])), I32(lane))
         return found
+
+    @intrinsic
+    def turn(_context: Any, x: Any, _row: Any, _first: Any, panel: Any, _lane: Any) -> Any:
+        """panel[first + j, lane + i] = x[row + i, first + j] for i and j below 16, of two C-contiguous arrays of one dtype.
+        Where rows are shorter, what follows in memory is taken for the rest: that there is so much is the caller's care.
+        """
+        if not (_matrix(x) and _matrix(panel) and x.dtype == panel.dtype and panel.layout == "C"):
+            return None
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            square = ir.VectorType(_STORED[x.dtype], SQUARE)
+            row, first, lane = args[1], args[2], args[4]
+
+            def address(kind: Any, array: Any, row: Any, column: Any) -> Any:
+                at, align = _address(context, builder, kind, array, row, column)
+                return builder.bitcast(at, square.as_pointer()), align
+
+            lines = []
+            for i in range(SQUARE):
+                at, align = address(sig.args[0], args[0], builder.add(row, I64(i)), first)
+                lines.append(builder.load(at, align=align))
+            for step in (8, 4, 2, 1):  # squares of `step` change places across the diagonal
+                masks = [
+                    [i if not i & step else SQUARE + (i ^ step) for i in range(SQUARE)],
+                    [i | step if not i & step else SQUARE + i for i in range(SQUARE)],
+                ]
+                upper, lower_ = (ir.Constant(ir.VectorType(I32, SQUARE), [I32(i) for i in mask]) for mask in masks)
+                for i in range(SQUARE):
+                    if not i & step:
+                        a, b = lines[i], lines[i | step]
+                        lines[i] = builder.shuffle_vector(a, b, upper)
+                        lines[i | step] = builder.shuffle_vector(a, b, lower_)
+            for j in range(SQUARE):
+                at, align = address(sig.args[3], args[3], builder.add(first, I64(j)), lane)
+                builder.store(lines[j], at, align=align)
+            return context.get_dummy_value()
+
+        return types.void(x, types.int64, types.int64, panel, types.int64), lower
 
     @intrinsic
     def by_column(_context: Any, x: Any) -> Any:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamloss.ieee.bits import LANES, fma, load, select, store
+from streamloss.ieee.bits import LANES, fma, lanes, load, select, store
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tails, log, log1p_ratio
 from streamloss.jit import loop, scalar
-from streamloss.kernels.panel import CHUNK, LOGITS, LOGPROBS, PEAK, PROBS, SHIFT, TOP, TOTAL, Loss, Source, Stored, power, times
+from streamloss.kernels.panel import LOGITS, LOGPROBS, PROBS, Loss, Source, Stored, power, times
+from streamloss.kernels.sides import CHUNK, PEAK, SHIFT, TOP, TOTAL, add_to
 
 NEAR = 0.34  # below ln 2 / 2, where exp's own reduction leaves e^−d unscaled
 
@@ -123,30 +124,30 @@ def smooth(steps: Any, last: Any, smoothing: float, k: int, side: Side) -> None:
 @loop
 def add_entropies(steps: Any, cap: float, q: Side, p: Side, sums: Any) -> None:
     """Adds q·ln(1/q), q·ln(1/p), at most q·cap, and the number of classes that the cap cuts."""
-    entropy, cross = load(sums, Q_ENTROPY, 0), load(sums, CROSS, 0)
+    entropy = cross = lanes(0.0)
     for step in range(steps):
         a, la, lb = load(q.chances, step, 0), load(q.logs, step, 0), load(p.logs, step, 0)
         some = a > 0.0
         if cap < INF:
-            store(sums, CUT, 0, select(some & (lb < -cap), load(sums, CUT, 0) + 1.0, load(sums, CUT, 0)))
+            add_to(sums, CUT, select(some & (lb < -cap), lanes(1.0), 0.0))
             lb = select(lb < -cap, -cap, lb)
         entropy = fma(-a, select(some, la, 0.0), entropy)
         cross = fma(-a, select(some, lb, 0.0), cross)
-    store(sums, Q_ENTROPY, 0, entropy)
-    store(sums, CROSS, 0, cross)
+    add_to(sums, Q_ENTROPY, entropy)
+    add_to(sums, CROSS, cross)
 
 
 @loop
 def add_brackets(steps: Any, q: Side, p: Side, sums: Any) -> None:
     """Adds the brackets of both directions, of sides that sum to 1."""
-    forward, backward = load(sums, FORWARD, 0), load(sums, BACKWARD, 0)
+    forward = backward = lanes(0.0)
     for step in range(steps):
         d = load(q.logs, step, 0) - load(p.logs, step, 0)
         there, back, _, _ = brackets(load(q.chances, step, 0), load(p.chances, step, 0), d)
         forward = forward + there
         backward = backward + back
-    store(sums, FORWARD, 0, forward)
-    store(sums, BACKWARD, 0, backward)
+    add_to(sums, FORWARD, forward)
+    add_to(sums, BACKWARD, backward)
 
 
 @loop
@@ -162,26 +163,26 @@ def add_capped(steps: Any, by_log: bool, cap: float, q: Side, p: Side, sums: Any
         under, d = select(cut, floor, b), la - select(cut, -cap, lb)
         term, _, tail, _ = brackets(a, under, d)
         gap = select(abs(d) <= NEAR, a * (d - tail), a - under) if by_log else a - under
-        store(sums, FORWARD, 0, load(sums, FORWARD, 0) + term)
-        store(sums, GAP, 0, load(sums, GAP, 0) + gap)
+        add_to(sums, FORWARD, term)
+        add_to(sums, GAP, gap)
         cut = la < -cap
         under, d = select(cut, floor, a), select(cut, -cap, la) - lb
         _, term, _, tail = brackets(under, b, d)
         gap = select(abs(d) <= NEAR, -b * (d + tail), b - under) if by_log else b - under
-        store(sums, BACKWARD, 0, load(sums, BACKWARD, 0) + term)
-        store(sums, BACK_GAP, 0, load(sums, BACK_GAP, 0) + gap)
+        add_to(sums, BACKWARD, term)
+        add_to(sums, BACK_GAP, gap)
 
 
 @loop
 def add_middles(steps: Any, q: Side, p: Side, sums: Any) -> None:
     """Adds the terms of JS and of the Brier score."""
-    js, square = load(sums, JENSEN, 0), load(sums, SQUARE, 0)
+    js = square = lanes(0.0)
     for step in range(steps):
         a, b = load(q.chances, step, 0), load(p.chances, step, 0)
         js = js + jensen(a, b, load(q.logs, step, 0) - load(p.logs, step, 0))
         square = fma(b - a, b - a, square)
-    store(sums, JENSEN, 0, js)
-    store(sums, SQUARE, 0, square)
+    add_to(sums, JENSEN, js)
+    add_to(sums, SQUARE, square)
 
 
 @loop

@@ -12,19 +12,8 @@ from streamloss.ieee.bits import LANES, widen
 from streamloss.ieee.elementary import exp_nonpositive
 from streamloss.jit import allocating, kernel, loop
 from streamloss.kernels.bins import add_fixed
-from streamloss.kernels.panel import (
-    CHUNK,
-    LOGITS,
-    LOGPROBS,
-    OTHERS,
-    PEAK,
-    SIDE,
-    TOTAL,
-    broken_rule,
-    finish_side,
-    row_side,
-    side_holds,
-)
+from streamloss.kernels.panel import LOGITS, LOGPROBS
+from streamloss.kernels.sides import CHUNK, OTHERS, PEAK, SIDE, TOTAL, broken_rule, finish_side, row_side, side_holds
 
 
 class Room(NamedTuple):

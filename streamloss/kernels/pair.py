@@ -34,30 +34,32 @@ from streamloss.kernels.divergence import (
 )
 from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
-    CHUNK,
     CLIPPED,
-    ENTROPY_,
-    PEAK,
-    SIDE,
     SMALL,
-    TOP,
-    TOTAL,
     Loss,
     Source,
     Stored,
-    broken_rule,
-    finish_side,
-    fold_lanes,
     load_rest,
     load_rows,
     mark_labels,
+    short_ranks,
+    write_labelled,
+)
+from streamloss.kernels.sides import (
+    CHUNK,
+    ENTROPY_,
+    PEAK,
+    SIDE,
+    TOP,
+    TOTAL,
+    broken_rule,
+    finish_side,
+    fold_lanes,
     renormalized,
     row_side,
-    short_ranks,
     short_sides,
     side_holds,
     side_suspects,
-    write_labelled,
 )
 from streamloss.quantities import (
     BRIER,

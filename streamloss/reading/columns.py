@@ -44,7 +44,7 @@ Bools = NDArray[np.bool_]
 
 # Values are remembered for the first rows of each rule in a batch: enough for any message, little for a bad file.
 REMEMBERED = 64
-STANDING = 64  # flat columns up to which a row is gathered by the kernel, which takes 32 rows at a time anyway
+STANDING = 128  # flat columns up to which a row is gathered by the kernel, which takes 32 rows at a time anyway
 _UNKNOWN = np.iinfo(np.int64).min
 
 
