@@ -702,7 +702,7 @@ def advice(path, **options):
 def test_advice_on_compression(tmp_path):
     z = rng.normal(size=(2000, K)).astype(np.float32)
     y = np.arange(2000) % K
-    for codec, times in (("zstd", "1.5"), ("snappy", "1.2"), ("gzip", "4.5"), ("brotli", "9"), ("lz4", "1.2")):
+    for codec, times in (("zstd", "2"), ("snappy", "1.2"), ("gzip", "4.5"), ("brotli", "9"), ("lz4", "1.2")):
         write_predictions(tmp_path / "c.parquet", z, y, compression=codec)
         ((column, text),) = advice(tmp_path / "c.parquet")
         assert column == "logits"

@@ -5,7 +5,7 @@ The layout, and what was measured (two cores, page cache, default report; K = 1,
 - K values a row are a list without nulls, which every tool reads; `layout="binary"`, fixed-size binary, spares pyarrow three
   quarters of its time and streamloss a twentieth to a tenth, but to other tools it is bytes.
 - Predictions are PLAIN and uncompressed, without statistics: they look random. zstd saves 8 % of normal logits and
-  makes evaluating 1.5 to 2 times as long, snappy saves nothing and costs a sixth.
+  makes evaluating twice as long, snappy saves nothing and costs a sixth.
 - Labels and all else but floats have dictionaries: an int64 label then takes no more room than an int8, so labels keep their
   dtype.
 - Row groups of about 16 MB of values: our threads take runs of some 64 MB, which then come out even, and pyarrow, whose memory
