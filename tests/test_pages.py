@@ -258,6 +258,17 @@ def test_nothing_depends_on_threads_or_batches(tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("k", [5, 130])  # handed to the kernels column by column, and put together row by row
+@pytest.mark.parametrize("options", [{}, {"metrics": "mutual_information", "label_smoothing": 0.1, "zero": 1e-7}])
+def test_flat_columns_are_rows(tmp_path, k, options):
+    rng = np.random.default_rng(9)
+    z, y = rng.normal(size=(500, k)).astype(np.float32), rng.integers(0, k, 500)
+    path = tmp_path / "wide.parquet"
+    pq.write_table(pa.table({f"z_{j}": z[:, j].copy() for j in range(k)} | {"label": y}), path, row_group_size=333)
+    digests = {streamloss.evaluate(path, reader=reader, logits="z_*", **options).digest for reader in ("pages", "arrow")}
+    assert digests == {streamloss.evaluate({"logits": z, "label": y}, **options).digest}
+
+
 # ---------------------------------------------------------------------------------------------- what is left, and errors
 
 

@@ -139,7 +139,7 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
     finally:
         readers.close()
         if helpers is not None:
-            helpers.shutdown()
+            helpers.shutdown(cancel_futures=True)
     if failed:
         raise failed[1]
     state = accumulator.state()
