@@ -64,7 +64,7 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-# A labelled row's figures, one column a row: of the last three, the label's stored value, the label itself and its rank.
+# A labelled row's figures, one column a row; the last three are the label's stored value, the label itself and its rank.
 COST, CHANCE, REST, BRIER_, FOCAL_, COSTS, FOCALS, OWN, LABEL_, RANK = range(10)
 FIGURES = 10
 
@@ -213,18 +213,8 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
     nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
     add_costs(form, Source(x, row, nowhere, all_), full, all_, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
     rest = load_rest(form, x, row, room.panel)
-    add_costs(
-        form,
-        Source(room.panel, nowhere, one, nowhere),
-        rest,
-        k - full * LANES,
-        scale,
-        loss.cap,
-        loss.gamma,
-        loss.alpha,
-        sums,
-        costs,
-    )
+    at_rest = Source(room.panel, nowhere, one, nowhere)
+    add_costs(form, at_rest, rest, k - full * LANES, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
     fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
 
@@ -244,7 +234,7 @@ def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: 
 
 @loop
 def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
-    """The same of longer rows, one after the other, its classes in the lanes."""
+    """The same of longer rows, one after the other, their classes in the lanes."""
     labelled = rows.label.shape[0] > 0
     side, figures, found = room.side, room.figures, room.found
     for lane in range(LANES):
