@@ -34,8 +34,8 @@ def evaluate(
 
     paths: a path, folder, glob or URI of Parquet files, or a list of them; '-' for an Arrow IPC stream on standard input;
         an Arrow table, record batch or reader; or a dict of NumPy arrays, (n,) or (n, K).
-    threads: kernel and reader threads (default: the cores of this process); the result does not depend on them.
-    batch_rows: rows per chunk (default: about 4 MiB); the result does not depend on it.
+    threads: threads that decode and add up (default: the cores of this process); the result does not depend on them.
+    batch_rows: rows per chunk (default: about 8 MiB); the result does not depend on it.
     reader: 'pages', our reader of Parquet pages, or an error where it cannot; 'arrow', pyarrow; 'auto' (default), pages where
         it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.

@@ -92,6 +92,11 @@ def loop(function: F) -> F:
     return cast(F, numba.njit(error_model="numpy", nogil=True, _nrt=False)(function))
 
 
+def part(function: F) -> F:
+    """A loop that becomes a part of its caller: to hand over tuples of arrays takes as long as to work on a row or two."""
+    return cast(F, numba.njit(error_model="numpy", nogil=True, _nrt=False, forceinline=True)(function))
+
+
 def allocating(function: F) -> F:
     """A function called from inside a kernel that makes arrays."""
     return cast(F, numba.njit(error_model="numpy", nogil=True)(function))
@@ -100,7 +105,7 @@ def allocating(function: F) -> F:
 def kernel(function: F) -> F:
     """An entry point: a parallel loop over runs of rows, compiled once per machine and kept on disk.
 
-    Enter parallel kernels from one thread only; Numba's workqueue layer aborts otherwise. A kernel leaves writing to the
+    Several threads may be in parallel kernels at once only where `many_may_enter`. A kernel leaves writing to the
     functions that it calls: what it wrote itself to an array out of a tuple, Numba would take for dead and drop.
     """
     return _kept(function, parallel=True)
@@ -157,5 +162,12 @@ def on_compile(callback: Callable[[], None]) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """How many threads the kernels may run on; never more than Numba has started with."""
+    """How many threads the kernels that this thread enters may run on; never more than Numba has started with."""
     numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+
+
+def many_may_enter() -> bool:
+    """Whether several threads may be in parallel kernels at once, each with threads of its own (see `use_threads`, which comes
+    before): not with Numba's workqueue, which ends the process then.
+    """
+    return str(numba.threading_layer()) != "workqueue"

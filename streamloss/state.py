@@ -106,7 +106,7 @@ def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, 
     """Makes limbs and Fixed digits canonical, in place; arrays without a digit of `above` in size may stay as they are."""
     for name, (kind, _) in shapes.items():
         array = arrays[name]
-        if not array.size or max(int(array.max()), -int(array.min())) < above:
+        if kind not in (_LIMBS, _FIXED) or not array.size or (above and max(int(array.max()), -int(array.min())) < above):
             continue
         if kind == _LIMBS:
             filled = np.flatnonzero(array.reshape(-1, LIMBS).any(axis=0))

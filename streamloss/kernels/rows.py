@@ -129,7 +129,9 @@ def _loss(task: Task, options: Options) -> Loss:
 
 
 def _step(n: int, threads: int) -> int:
-    """How many rows a thread takes at a time: a tile, or of few rows that cost much a sixteenth of its share."""
+    """How many rows a thread takes at a time: a tile; where it is one of several, of few rows a sixteenth of its share."""
+    if threads == 1:
+        return TILE
     share = n // (16 * threads)
     return min(TILE, share - share % LANES if share >= LANES else max(share, 1))
 

@@ -319,6 +319,7 @@ class _Summary:
         ]
 
     def per_class(self) -> list[dict[str, Any]]:
+        """Rows and means of every class, JSON's own values."""
         found: list[dict[str, Any]] = []
         if not self.plan.per_class or self.beyond:
             return found
@@ -333,7 +334,7 @@ class _Summary:
             sums = fixed_units(records[:, at : at + FIXED_DIGITS])
             for line, total, weight, lost in zip(found, sums, weights, infinite, strict=True):
                 value = total / weight * scale if weight else None  # of whole numbers, rounded once
-                line[key] = math.inf if lost and key == "cross_entropy" else value
+                line[key] = "inf" if lost and key == "cross_entropy" else value
         return found
 
     def class_name(self, k: int) -> str | int:
@@ -428,7 +429,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "weight": plain(ratio(summary.total)),
         "ledger": ledger,
         "reliability": plain(summary.reliability()),
-        "per_class": plain(summary.per_class()),
+        "per_class": summary.per_class(),
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
     }

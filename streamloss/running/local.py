@@ -1,33 +1,32 @@
-"""The local engine: reader threads decode the next chunks while the kernels run on this one.
+"""The local engine: every thread decodes rows and adds them up itself, while they are still in its core's cache.
 
-pyarrow releases the GIL, so as many parts as there are threads decode at once; every kernel is entered from the calling
-thread. Batches are taken as they come, for the state does not depend on their order. An error does: the one that stands
-first in the input is raised, whichever thread met one first.
+A worker takes a part of the input, and where none is left the next batch of a part that others read: of one part one worker
+decodes at a time, while the others add up. Each has sums of its own, put together at the end; who took which rows changes
+no bit of them. An error is not so: the one that stands first in the input is raised, whichever was met first.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
 from streamloss import jit
-from streamloss.errors import DataError
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input, read_part
-from streamloss.running.measure import Accumulator
+from streamloss.running.measure import Accumulator, mean_so_far
 from streamloss.running.progress import Progress
 from streamloss.state import State
 
 Watcher = Callable[[Progress], None]
-_PATIENCE = 0.05  # seconds between looks at whether the run was stopped
+Place = tuple[int, int]  # the number of a part, and of a batch in it
 _LOOK = 0.1  # seconds between two looks of the watcher
-_END = object()
+_NOWHERE: Place = (-1, 0)
+_END: Place = (1 << 62, 0)
 
 
 def default_threads() -> int:
@@ -37,112 +36,143 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-class _Readers:
-    """Threads that decode runs of batches into one bounded queue as (number of the run, batch, error or end)."""
+class _Run:
+    """The batches of one part, in order. Whoever holds `turn` may ask for the next one."""
 
-    def __init__(self, runs: list[Callable[[], Iterator[Batch]]], threads: int) -> None:
-        self._runs = runs
-        self._next = 0
-        self._limit = len(runs)  # runs from here on are not begun: one before them has failed
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        count = max(1, min(threads, len(runs)))
-        self._queue: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=count + 1)
-        self._alive = count
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self, number: int, begin: Callable[[], Iterator[Batch]]) -> None:
+        self.place: Place = (number, 0)  # of the next batch
+        self.turn = threading.Lock()
+        self.over = False
+        self._begin = begin
+        self._batches: Iterator[Batch] | None = None
 
-    def _put(self, number: int, item: object) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put((number, item), timeout=_PATIENCE)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                number = self._next
-                self._next += 1
-                if number >= self._limit:
-                    break
-            try:
-                for batch in self._runs[number]():
-                    if number >= self._limit or not self._put(number, batch):
-                        break
-            except BaseException as error:
-                self._put(number, error)
-        self._put(-1, _END)
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        while self._alive:
-            number, item = self._queue.get()
-            if item is _END:
-                self._alive -= 1
-            else:
-                yield number, item
-
-    def only_before(self, number: int) -> None:
-        """Leaves out run `number` and all after it."""
-        with self._lock:
-            self._limit = min(self._limit, number)
+    def next(self) -> Batch | None:
+        """The next batch, None at the end."""
+        if self._batches is None:
+            self._batches = self._begin()
+        batch = next(self._batches, None)
+        self.place = (self.place[0], self.place[1] + 1)
+        return batch
 
     def close(self) -> None:
-        """Stops the threads and waits for them."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        """Reads no more of it."""
+        self.over = True
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+        self._batches = None
+
+
+class _Worker:
+    """A thread's sums and how many rows they have; `lock` is held while they change."""
+
+    def __init__(self, accumulator: Accumulator) -> None:
+        self.accumulator = accumulator
+        self.lock = threading.Lock()
+        self.rows = 0
+
+
+class _Work:
+    """All runs, shared out among workers."""
+
+    def __init__(self, runs: list[_Run]) -> None:
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._begun = 0
+        self._limit = _END  # where something failed first: what stands behind is of no use any more
+        self.failure: BaseException | None = None
+
+    def do(self, worker: _Worker) -> None:
+        """Takes batches until there are no more."""
+        run: _Run | None = None
+        while (run := self._choose(run)) is not None:
+            place = run.place
+            try:
+                with run.turn:
+                    if run.over:
+                        continue
+                    place = run.place
+                    batch = run.next() if place < self._limit else None
+                    if batch is None:
+                        run.close()
+                        continue
+                with worker.lock:
+                    worker.accumulator.add(batch)
+                worker.rows += len(batch)
+                del batch
+            except BaseException as error:
+                self._fail(place, error)
+
+    def _choose(self, run: _Run | None) -> _Run | None:
+        """What a worker goes on with: its run, else a new one, else the newest that is not over."""
+        if run is not None and not run.over:
+            return run
+        with self._lock:
+            if self._begun < len(self._runs):
+                self._begun += 1
+                return self._runs[self._begun - 1]
+            return next((each for each in reversed(self._runs) if not each.over), None)
+
+    def _fail(self, place: Place, error: BaseException) -> None:
+        with self._lock:
+            if place < self._limit:
+                self._limit, self.failure = place, error
+
+    def stop(self) -> None:
+        """Has the workers end."""
+        with self._lock:
+            self._limit = _NOWHERE
+
+
+def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress:
+    for worker in workers:
+        worker.lock.acquire()
+    try:
+        mean = mean_so_far([worker.accumulator for worker in workers])
+    finally:
+        for worker in workers:
+            worker.lock.release()
+    rows, total, size = sum(worker.rows for worker in workers), source.rows, source.bytes
+    done = int(size * rows / total) if size and total else 0
+    return Progress(rows, done, total, size, seconds, mean)
 
 
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
     """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
-    jit.use_threads(threads)
-    accumulator = Accumulator(source.task, options, threads)
-    runs: list[Callable[[], Iterator[Batch]]]
     helpers: ThreadPoolExecutor | None = None  # threads that no part is left for
     if source.is_stream:
-        runs = [source.stream]
+        runs = [_Run(0, source.stream)]
     else:
-        plan = source.plan
         parts = source.parts()
         if threads > len(parts):
-            helpers = ThreadPoolExecutor(threads - len(parts))
-        runs = [lambda part=part: read_part(part, plan, helpers) for part in parts]  # type: ignore[misc]
-    readers = _Readers(runs, threads)
-    failed: tuple[int, BaseException] | None = None
-    started = looked = time.monotonic()
-    rows = 0
-    size = source.bytes
+            helpers = ThreadPoolExecutor(threads)
+        runs = [_Run(number, partial(read_part, part, source.plan, helpers)) for number, part in enumerate(parts)]
+    jit.use_threads(threads)
+    whole = Accumulator(source.task, options, threads)
+    workers = [_Worker(share) for share in (whole.shares() if jit.many_may_enter() else [whole])]
+    work = _Work(runs)
+    started = time.monotonic()
+
+    def begin(worker: _Worker) -> None:
+        jit.use_threads(worker.accumulator.threads)
+        work.do(worker)
+
+    pool = ThreadPoolExecutor(len(workers))
     try:
-        for number, item in readers:
-            if failed and number >= failed[0]:
-                continue
-            try:
-                if isinstance(item, BaseException):
-                    raise item
-                accumulator.add(item)
-            except DataError as error:
-                failed = (number, error)
-                readers.only_before(number)
-                continue
-            rows += len(item)
-            del item
-            now = time.monotonic()
-            if watch and now - looked >= _LOOK:
-                looked = now
-                total = source.rows
-                done = int(size * rows / total) if size and total else 0
-                watch(Progress(rows, done, total, size, now - started, accumulator.cross_entropy()))
+        going = {pool.submit(begin, worker) for worker in workers}
+        while going:
+            going = wait(going, timeout=_LOOK if watch else None).not_done
+            if going and watch:
+                watch(_progress(source, workers, time.monotonic() - started))
     finally:
-        readers.close()
+        work.stop()
+        pool.shutdown()
         if helpers is not None:
             helpers.shutdown(cancel_futures=True)
-    if failed:
-        raise failed[1]
-    state = accumulator.state()
+    if work.failure:
+        raise work.failure
+    for worker in workers:
+        worker.accumulator.settle()
+    state = whole.state()
     state.columns = dict(source.roles)
     state.inputs = source.files
     return state

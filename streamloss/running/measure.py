@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.errors import IGNORED, RULES, USED, DataError
-from streamloss.kernels.fold import drain
+from streamloss.kernels.fold import Sums, drain
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
 from streamloss.kernels.rows import NO_NUMBER, add_rows, sums_of, tolerance
@@ -22,16 +24,31 @@ from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, n
 class Accumulator:
     """Adds batches to a state, with `threads` partial sums so that threads never meet. Enter it from one thread."""
 
-    def __init__(self, task: Task, options: Options, threads: int) -> None:
+    def __init__(self, task: Task, options: Options, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> None:
         self.task, self.options, self.threads = task, options, threads
         self.plan = plan(task, options)
         self.shapes = layout(task, options)
-        self.arrays = empty_arrays(self.shapes, lead=(threads,))
-        self._sums = sums_of(task, self.plan, self.arrays)
+        self.arrays = empty_arrays(self.shapes, lead=(threads,)) if arrays is None else arrays
         # A row without a weight adds less than 2^40 to any digit, one with a weight up to 2^42.
         self._most_rows = 1 << (20 if task.weighted else 22)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
+
+    @cached_property
+    def _sums(self) -> Sums:
+        return sums_of(self.task, self.plan, self.arrays)
+
+    def shares(self) -> list[Accumulator]:
+        """An accumulator of one thread for each partial sum, to be entered by as many threads; `settle` them before asking
+        this one for anything.
+        """
+        parts = ({name: array[t : t + 1] for name, array in self.arrays.items()} for t in range(self.threads))
+        return [Accumulator(self.task, self.options, 1, arrays) for arrays in parts]
+
+    def settle(self) -> None:
+        """Moves all that was added into `arrays`."""
+        if "_sums" in vars(self):
+            drain(self._sums)
 
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
@@ -75,8 +92,8 @@ class Accumulator:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
         again = Accumulator(self.task, self.options, self.threads)
         again._fold(batch)
-        drain(again._sums)
-        drain(self._sums)
+        again.settle()
+        self.settle()
         for name, array in self.arrays.items():
             if name == "extremes":
                 array[...] = extremes
@@ -101,29 +118,36 @@ class Accumulator:
     def absorb(self, other: Accumulator) -> None:
         """Takes over what another accumulator of the same task and threads has added."""
         for each in (self, other):
-            drain(each._sums)
+            each.settle()
             normalize(each.arrays, each.shapes)
         absorb(self.arrays, other.arrays, self.shapes)
 
-    def cross_entropy(self) -> float | None:
-        """The mean over the finite rows so far, in nats; None where there is none."""
+    def loss_so_far(self) -> tuple[Fraction, Fraction]:
+        """The sum of the cross-entropies of the finite rows, in nats, and of their weights; 0 where there are none."""
         if "cross_entropy" not in [q.key for q in self.plan.moments]:
-            return None
+            return Fraction(0), Fraction(0)
         at = self.plan.index("cross_entropy")
         total = limbs_value(self.arrays["moments"][:, at, 0].sum(axis=0))
-        rows = int(self.arrays["ledger"][:, USED].sum() - self.arrays["infinite"][:, at].sum())
-        weight = limbs_value(self.arrays["weight"][:, 0].sum(axis=0)) if self.task.weighted else Fraction(rows)
-        return float(total / weight) if weight else None
+        if self.task.weighted:
+            return total, limbs_value(self.arrays["weight"][:, 0].sum(axis=0))
+        return total, Fraction(int(self.arrays["ledger"][:, USED].sum() - self.arrays["infinite"][:, at].sum()))
 
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
-        drain(self._sums)
+        self.settle()
         normalize(self.arrays, self.shapes, above=(1 << 62) // self.threads)
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole)
+
+
+def mean_so_far(accumulators: Sequence[Accumulator]) -> float | None:
+    """The mean cross-entropy of the finite rows so far, in nats; None where there is none."""
+    sums = [accumulator.loss_so_far() for accumulator in accumulators]
+    weight = sum(each for _, each in sums)
+    return float(sum(each for each, _ in sums) / weight) if weight else None
 
 
 def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:
