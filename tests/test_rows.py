@@ -334,6 +334,22 @@ def test_differences_beyond_float64_are_infinite():
     assert check(Case("categorical", "logits", z, label=[1, 0])).value("cross_entropy", 0) == 1.6e308
 
 
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+@pytest.mark.parametrize("k", [2, 10, 129, 1000])
+def test_classes_that_are_next_to_impossible(k, temperature):
+    """Beside −inf nothing is lost and nothing gained: a row of one possible class is certain, to the last bit."""
+    gaps = np.array([np.inf, 200, 600, 649, 650, 651, 660, 700, 707, 708, 709, 720, 745, 1e4, 1e300])
+    z = np.full((2 * len(gaps), k), -np.inf)
+    z[:, 0] = 3.0
+    z[:, -1] = 3.0 - np.tile(gaps, 2) * temperature
+    z[len(gaps) :, k // 2] = 3.0 - 30 * temperature  # whose loss the others leave alone
+    case = Case("categorical", "logits", z, label=np.zeros(len(z), dtype=np.int64))
+    result = check(case, temperature=temperature)
+    far = np.flatnonzero(gaps >= 700)
+    for key in ("cross_entropy", "entropy", "brier"):
+        assert (result.out[result.slots[key], far] == 0.0).all(), key
+
+
 @pytest.mark.parametrize("form", ["probs", "logprobs"])
 @pytest.mark.parametrize("k", [2, 10, 128, 129, 100])
 def test_normalize(form, k):

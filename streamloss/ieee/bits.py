@@ -57,7 +57,9 @@ if jit.DISABLED:
         return np.where(condition, a, b) if several else a if condition else b
 
     def widen(x: Any) -> Any:
-        """A stored prediction value as float64."""
+        """A stored prediction value, or what `load_narrow` gave, as float64."""
+        if isinstance(x, np.ndarray):
+            return x
         if isinstance(x, np.uint16):
             return np.float64(x.view(np.float16))
         if isinstance(x, np.int16):
@@ -93,9 +95,9 @@ if jit.DISABLED:
         """`load` as float32 where the stored values are no wider: for comparisons, at half the price."""
         return load(x, row, first)
 
-    def narrow(x: Any, v: float) -> Any:
-        """32 times the number v, as wide as `load_narrow` gives the values of x."""
-        return lanes(v)
+    def narrow(x: Any, v: Any) -> Any:
+        """32 times the number v, or 32 values that x can hold, as wide as `load_narrow` gives the values of x."""
+        return v if isinstance(v, np.ndarray) else lanes(v)
 
     def store(x: Any, row: Any, first: Any, v: Any) -> None:
         """x[row, first : first + 32] = v; x is (rows, columns) of float64, C-contiguous, and its end the caller's care."""
@@ -229,7 +231,11 @@ else:
 
     @intrinsic
     def widen(_context: Any, x: Any) -> Any:
-        """A stored prediction value as float64."""
+        """A stored prediction value, or what `load_narrow` gave, as float64."""
+        if x is Lanes:
+            return Lanes(x), lambda _cx, _builder, _sig, args: args[0]
+        if x is Narrow:
+            return Lanes(x), lambda _cx, builder, _sig, args: builder.fpext(args[0], Lanes.llvm)
         if x not in _STORED:
             return None
         return types.float64(x), lambda _cx, builder, _sig, args: _widened(builder, x, args[0])
@@ -341,9 +347,12 @@ else:
         return Narrow if x.dtype in _SINGLE else Lanes
 
     @intrinsic
-    def narrow(_context: Any, x: Any, _v: Any) -> Any:
-        """32 times the number v, as wide as `load_narrow` gives the values of x."""
+    def narrow(_context: Any, x: Any, v: Any) -> Any:
+        """32 times the number v, or 32 values that x can hold, as wide as `load_narrow` gives the values of x."""
         vector = _narrow_of(x)
+        if v is Lanes:
+            same = vector is Lanes
+            return vector(x, v), lambda _cx, builder, _sig, args: args[1] if same else builder.fptrunc(args[1], vector.llvm)
         signature = vector(x, types.float64)
         return signature, lambda context, builder, sig, args: spread(context, builder, args[1], sig.args[1], vector)
 

@@ -17,7 +17,7 @@ from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_re
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
 from streamloss.kernels.divergence import brackets
-from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, Rows, Scratch, Sums, fold_tile, scratch
 from streamloss.kernels.panel import CLIPPED, LOGITS, Loss, Stored, power, times
 from streamloss.quantities import (
     ACCURACY,
@@ -215,23 +215,31 @@ def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Los
         write_focal(m, loss.cap, loss.gamma, loss.alpha, p, q, figures, out)
 
 
+@loop
+def run_tiles(
+    x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, t: Any, figures: Any, room: Scratch, out: Any
+) -> None:
+    """Tile after tile of rows, as long as there are any, for thread t."""
+    n = x.shape[0]
+    first = take(rows.cursor, rows.step)
+    while first < n:
+        m = min(rows.step, n - first)
+        write_tile(x, rows, first, m, stored, loss, figures, out)
+        fold_tile(rows, first, m, out, sums, t, room)
+        first = take(rows.cursor, rows.step)
+
+
 @kernel
 def binary(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of logits or probabilities x (n,); breaks of rules go into rows.code.
 
     rows.label is (n,) int64 or float64, or (0,) without labels; loss.alpha < 0 means no class balance.
     """
-    n = x.shape[0]
     for t in prange(threads):
         room = scratch()
         out = np.empty((SLOTS, STRIDE))
         figures = np.empty((5, STRIDE))
-        first = take(rows.cursor, rows.step)
-        while first < n:
-            m = min(rows.step, n - first)
-            write_tile(x, rows, first, m, stored, loss, figures, out)
-            fold_tile(rows, first, m, out, sums, np.int64(t), room)
-            first = take(rows.cursor, rows.step)
+        run_tiles(x, rows, sums, stored, loss, np.int64(t), figures, room, out)
 
 
 @loop
@@ -250,16 +258,22 @@ def write_scores(x: Any, first: int, m: int, tolerance: float, cap: float, code:
                 flags[i] |= CLIPPED
 
 
+@loop
+def run_scores(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, t: Any, room: Scratch, out: Any) -> None:
+    """Tile after tile of rows, as long as there are any, for thread t."""
+    n = x.shape[0]
+    first = take(rows.cursor, rows.step)
+    while first < n:
+        m = min(rows.step, n - first)
+        write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out)
+        fold_tile(rows, first, m, out, sums, t, room)
+        first = take(rows.cursor, rows.step)
+
+
 @kernel
 def score(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds cross-entropies −x of log-probabilities x (n,) given to what happened; above 0 only within tolerance."""
-    n = x.shape[0]
     for t in prange(threads):
         room = scratch()
         out = np.empty((SLOTS, STRIDE))
-        first = take(rows.cursor, rows.step)
-        while first < n:
-            m = min(rows.step, n - first)
-            write_scores(x, first, m, stored.tolerance, loss.cap, rows.code, rows.flags, out)
-            fold_tile(rows, first, m, out, sums, np.int64(t), room)
-            first = take(rows.cursor, rows.step)
+        run_scores(x, rows, sums, stored, loss, np.int64(t), room, out)

@@ -14,9 +14,9 @@ from numba import prange
 from streamloss.errors import USED
 from streamloss.ieee.bits import LANES, lanes, load, select, store, widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
-from streamloss.jit import kernel, loop, scalar
+from streamloss.jit import kernel, loop, part, scalar
 from streamloss.kernels.cursor import take
-from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, Rows, Scratch, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     LOGITS,
@@ -47,6 +47,7 @@ from streamloss.kernels.sides import (
     broken_rule,
     finish_side,
     fold_lanes,
+    fold_side,
     long_side,
     renormalized,
     short_sides,
@@ -83,7 +84,7 @@ class Room(NamedTuple):
     e: Any
 
 
-@loop
+@part
 def label_figures(
     form: int, normalize: bool, scale: float, cap: float, gamma: float, alpha: float, side: Any, figures: Any
 ) -> None:
@@ -162,7 +163,7 @@ def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures
     return smoothed_entropy(k, smoothing)
 
 
-@loop
+@part
 def write_rows(
     first: int,
     rows: Any,
@@ -218,7 +219,7 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
     fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
 
-@loop
+@part
 def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
     """The statistics of up to 32 rows of SMALL classes or fewer, one in every lane, and what their labels stand for."""
     k, label, code, panel, figures = x.shape[1], rows.label, rows.code, room.panel, room.figures
@@ -232,7 +233,7 @@ def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: 
         store(figures, RANK, 0, short_ranks(panel, k, load(figures, OWN, 0), load(figures, LABEL_, 0)))
 
 
-@loop
+@part
 def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
     """The same of longer rows, one after the other, their classes in the lanes."""
     labelled = rows.label.shape[0] > 0
@@ -242,7 +243,7 @@ def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: R
         y = rows.label[first + lane] if used and labelled else np.int64(-1)
         if used:
             long_side(stored.form, x, first + lane, y, stored.scale, room.panel, room.sums, room.d, room.e, np.int64(-1), found)
-            fold_lanes(room.sums, np.int64(OTHERS), np.int64(SIDE), side, lane)
+            fold_side(stored.form, room.sums, side, lane)
         else:
             for row in range(SIDE):
                 side[row, lane] = 1.0
@@ -252,7 +253,7 @@ def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: R
             figures[RANK, lane] = found[1]
 
 
-@loop
+@part
 def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Room, out: Any, at: Any) -> None:
     """The values of up to 32 rows."""
     form, scale, tolerance, normalize = stored
@@ -288,13 +289,25 @@ def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss
     write_rows(first, count, labelled, k, stored, loss, side, figures, rows.flags, out, at)
 
 
+@loop
+def run_tiles(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, t: Any, room: Room, tile: Scratch, out: Any) -> None:
+    """Tile after tile of rows, as long as there are any, for thread t."""
+    n = x.shape[0]
+    first = take(rows.cursor, rows.step)
+    while first < n:
+        m = min(rows.step, n - first)
+        for i in range(0, m, LANES):
+            write_block(x, first + i, min(LANES, m - i), rows, stored, loss, room, out, np.int64(i))
+        fold_tile(rows, first, m, out, sums, t, tile)
+        first = take(rows.cursor, rows.step)
+
+
 @kernel
 def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of x (n, K); breaks of rules go into rows.code.
 
     rows.label is (n,) int64, or (0,) without labels. Only rows whose code is USED are looked at.
     """
-    n = x.shape[0]
     for t in prange(threads):
         tile = scratch()
         out = np.empty((SLOTS, STRIDE))
@@ -302,10 +315,4 @@ def categorical(x: Any, rows: Rows, sums: Sums, stored: Stored, loss: Loss, thre
             np.zeros((SMALL, LANES), x.dtype), np.zeros((SIDE, LANES)), np.zeros((FIGURES, LANES)), np.zeros((SIDE, LANES)),
             np.zeros(2), np.zeros((CHUNK, LANES)), np.zeros((CHUNK, LANES)),
         )  # fmt: skip
-        first = take(rows.cursor, rows.step)
-        while first < n:
-            m = min(rows.step, n - first)
-            for i in range(0, m, LANES):
-                write_block(x, first + i, min(LANES, m - i), rows, stored, loss, room, out, np.int64(i))
-            fold_tile(rows, first, m, out, sums, np.int64(t), tile)
-            first = take(rows.cursor, rows.step)
+        run_tiles(x, rows, sums, stored, loss, np.int64(t), room, tile, out)

@@ -13,7 +13,7 @@ from numba import prange
 from streamloss.errors import USED
 from streamloss.ieee.bits import LANES, count_of, lanes, load, load_narrow, narrow, select, store, widen
 from streamloss.ieee.elementary import INF
-from streamloss.jit import allocating, kernel, loop
+from streamloss.jit import allocating, kernel, loop, part
 from streamloss.kernels.cursor import take
 from streamloss.kernels.divergence import (
     BACK_GAP,
@@ -32,7 +32,7 @@ from streamloss.kernels.divergence import (
     add_pairs,
     sums_to_one,
 )
-from streamloss.kernels.fold import STRIDE, Rows, Sums, fold_tile, scratch
+from streamloss.kernels.fold import STRIDE, Rows, Scratch, Sums, fold_tile, scratch
 from streamloss.kernels.panel import (
     CLIPPED,
     SMALL,
@@ -79,7 +79,7 @@ from streamloss.quantities import (
 OWN, LABEL_, RANK, AGREE, INNER, TOPS = range(6)
 
 
-@loop
+@part
 def write_rows(
     first: int, count: int, labelled: bool, exact: bool, loss: Loss, room: Room, flags: Any, out: Any, at: Any
 ) -> None:
@@ -132,7 +132,7 @@ def short_tops(side: Side, k: int) -> Any:
     return top
 
 
-@loop
+@part
 def sum_short(xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: Stored, stored_p: Stored, room: Room) -> None:
     """The statistics of both sides of up to 32 rows of SMALL classes or fewer, one in every lane, and of their labels."""
     k, own, nowhere = xp.shape[1], room.own, np.int64(0)
@@ -149,7 +149,7 @@ def sum_short(xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: St
         store(own, RANK, 0, short_ranks(room.p.panel, k, load(own, OWN, 0), load(own, LABEL_, 0)))
 
 
-@loop
+@part
 def judge(xq: Any, xp: Any, first: int, count: Any, rows: Rows, stored_q: Stored, stored_p: Stored, q: Any, p: Any) -> None:
     """Gives their rule to rows that break one, by the statistics of both sides, whose first column is the first row's."""
     normalize, code, flags = stored_p.normalize, rows.code, rows.flags
@@ -170,7 +170,7 @@ def judge(xq: Any, xp: Any, first: int, count: Any, rows: Rows, stored_q: Stored
             flags[first + lane] |= renormalized(stored_p.form, stored_p.tolerance, p[TOTAL, lane])
 
 
-@loop
+@part
 def add_short(
     xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Room
 ) -> None:
@@ -188,7 +188,7 @@ def add_short(
     add_pairs(at_q, at_p, k, np.int64(LANES), nowhere, stored_q, stored_p, k, loss, q, p, sums)
 
 
-@loop
+@part
 def add_long(
     xq: Any, xp: Any, row: int, label: Any, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Room, column: Any
 ) -> None:
@@ -214,7 +214,7 @@ def add_long(
     fold_lanes(sums, nowhere, np.int64(SUMS), room.sums, column)
 
 
-@loop
+@part
 def write_block(
     xq: Any,
     xp: Any,
@@ -260,13 +260,28 @@ def side_room(x: Any) -> Side:
     )
 
 
+@loop
+def run_tiles(
+    xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: Stored, loss: Loss, t: Any, room: Room, tile: Scratch,
+    out: Any,
+) -> None:  # fmt: skip
+    """Tile after tile of rows, as long as there are any, for thread t."""
+    n = xp.shape[0]
+    first = take(rows.cursor, rows.step)
+    while first < n:
+        m = min(rows.step, n - first)
+        for i in range(0, m, LANES):
+            write_block(xq, xp, first + i, min(LANES, m - i), rows, stored_q, stored_p, loss, room, out, np.int64(i))
+        fold_tile(rows, first, m, out, sums, t, tile)
+        first = take(rows.cursor, rows.step)
+
+
 @kernel
 def pair(xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: Stored, loss: Loss, threads: int) -> None:
     """Folds the rows of targets xq and predictions xp, both (n, K); breaks of rules go into rows.code.
 
     rows.at_target (n,) tells whether a broken rule is the target's.
     """
-    n = xp.shape[0]
     for t in prange(threads):
         tile = scratch()
         out = np.empty((SLOTS, STRIDE))
@@ -274,10 +289,4 @@ def pair(xq: Any, xp: Any, rows: Rows, sums: Sums, stored_q: Stored, stored_p: S
             side_room(xq), side_room(xp), np.zeros((SUMS, LANES)), np.zeros((SUMS, LANES)), np.zeros((6, LANES)),
             np.zeros((CHUNK, LANES)),
         )  # fmt: skip
-        first = take(rows.cursor, rows.step)
-        while first < n:
-            m = min(rows.step, n - first)
-            for i in range(0, m, LANES):
-                write_block(xq, xp, first + i, min(LANES, m - i), rows, stored_q, stored_p, loss, room, out, np.int64(i))
-            fold_tile(rows, first, m, out, sums, np.int64(t), tile)
-            first = take(rows.cursor, rows.step)
+        run_tiles(xq, xp, rows, sums, stored_q, stored_p, loss, np.int64(t), room, tile, out)

@@ -20,13 +20,17 @@ from streamloss.ieee.bits import (
     by_column,
     lanes,
     load,
+    load_narrow,
     lowest,
+    max_of,
+    narrow,
     select,
     store,
     turn,
+    widen,
 )
 from streamloss.ieee.elementary import exp_nonpositive, log
-from streamloss.jit import loop, scalar
+from streamloss.jit import loop, part, scalar
 from streamloss.quantities import ACCURACY, OUTCOME, OVERCONFIDENCE, SCORE, TOP_K
 
 SMALL = 128  # up to this many classes a panel holds 32 rows
@@ -69,7 +73,7 @@ class Source(NamedTuple):
     across: Any
 
 
-@loop
+@part
 def turns(x: Any, first: Any, rows: int, code: Any) -> Any:
     """Whether 32 rows may be taken in squares: all are used, and so many values follow that a square ends in the array."""
     n, k = x.shape
@@ -81,7 +85,7 @@ def turns(x: Any, first: Any, rows: int, code: Any) -> Any:
     return some == USED
 
 
-@loop
+@part
 def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
     """panel[j, lane] = x[first + lane, j], as stored; lanes past the last row and rows that are not used become zeros."""
     k = x.shape[1]
@@ -123,12 +127,12 @@ def load_rest(form: int, x: Any, row: int, panel: Any) -> Any:
     return np.int64(full < k)
 
 
-@loop
+@part
 def mark_labels(label: Any, first: int, count: int, k: int, code: Any) -> None:
     """Gives their rule to rows of a label that is no class."""
     wrong = np.int64(0)
     for y in label[first : first + count]:
-        wrong += np.int64((y < 0) | (y >= k))
+        wrong += np.int64(np.uint64(y) >= np.uint64(k))  # negative ones are huge
     if wrong > 0:
         for i in range(first, first + count):
             if code[i] == USED and not 0 <= label[i] < k:
@@ -159,17 +163,23 @@ def times(weight: float, cost: float) -> Any:
     return weight * cost if weight > 0.0 else 0.0
 
 
-@loop
+@part
 def short_ranks(panel: Any, k: int, own: Any, label: Any) -> Any:
     """How many classes of a lane's row stand before its label: greater values, and equal ones of lower index."""
-    rank = lanes(0.0)
+    mine = narrow(panel, own)
+    greater = equal = narrow(panel, 0.0)
     for j in range(k):
-        v = load(panel, j, 0)
-        rank = select((v > own) | ((v == own) & (np.float64(j) < label)), rank + 1.0, rank)
+        v = load_narrow(panel, j, 0)
+        greater = select(v > mine, greater + 1.0, greater)
+        equal = select(v == mine, equal + 1.0, equal)
+    rank = widen(greater)
+    if max_of(equal) > 1.0:
+        for j in range(k):
+            rank = select((load(panel, j, 0) == own) & (np.float64(j) < label), rank + 1.0, rank)
     return rank
 
 
-@loop
+@part
 def write_labelled(top: Any, rank: Any, top_k: Any, out: Any, at: Any) -> None:
     """What a hard label gives besides its loss, of 32 rows: accuracy, top-k and the two sides of calibration."""
     right = select(rank == 0.0, lanes(1.0), 0.0)

@@ -28,17 +28,18 @@ from streamloss.ieee.bits import (
     widen,
 )
 from streamloss.ieee.elementary import INF, exp_inner, exp_nonpositive, log, log1p
-from streamloss.jit import loop, scalar
+from streamloss.jit import loop, part, scalar
 from streamloss.kernels.panel import LOGITS, LOGPROBS, NORMALIZED, PROBS, Source, load_rest
 
-# Rows of a side's statistics, one column a row of predictions.
-PEAK, SHIFT, OTHERS, ENTROPY_, SQUARES, TOTAL, TOP, BAD = range(8)
+# Rows of a side's statistics, one column a row of predictions; of logits OTHERS to SQUARES are sums, of others ENTROPY_ to BAD.
+PEAK, SHIFT, OTHERS, TOP, ENTROPY_, SQUARES, TOTAL, BAD = range(8)
 SIDE = 8
 
 CHUNK = 16  # steps looked at together: their exponentials stay in the first-level cache
+NOTHING = 2.0**-940  # a sum of exponentials below it is 0: what two million classes of −inf add is under 2^-1000
 
 
-@loop
+@part
 def clear(side: Any) -> None:
     """Empties the statistics of a side."""
     for row in range(SIDE):
@@ -46,14 +47,14 @@ def clear(side: Any) -> None:
     store(side, PEAK, 0, lanes(-INF))
 
 
-@loop
+@part
 def find_peaks(panel: Any, k: int, side: Any) -> None:
     """The largest value of every lane; a NaN is passed over here and found in the sums."""
-    best = load(side, PEAK, 0)
+    best = narrow(panel, -INF)
     for step in range(k):
-        v = load(panel, step, 0)
+        v = load_narrow(panel, step, 0)
         best = select(v > best, v, best)
-    store(side, PEAK, 0, best)
+    store(side, PEAK, 0, widen(best))
 
 
 @loop
@@ -93,21 +94,32 @@ def add_to(side: Any, row: Any, v: Any) -> None:
     store(side, row, 0, load(side, row, 0) + v)
 
 
+@part
+def take_exponentials(at: Source, start: int, count: int, peak: Any, scale: float, room: Any, kept: Any, base: Any) -> None:
+    """d of `count` steps, −708 at least, into room and their exponentials into kept from row `base` on."""
+    for step in range(count):
+        s = start + step
+        d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
+        d = select(d < -708.0, -708.0, d)
+        store(room, step, 0, d)
+        store(kept, base + step, 0, exp_inner(d))
+
+
 @loop
 def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
     """With d = (x − peak)·scale and e = exp d: Σe over d < 0, the number of d = 0, Σe·d and Σe²; a NaN makes Σe·d NaN.
 
-    kept (…, 32) gets the e of every step from row `keep` on; where keep is −1, those of the last CHUNK from row 0 on.
+    kept (…, 32) gets the e of every step from row `keep` on; where keep is −1, those of the last CHUNK from row 0 on. Below
+    −708, d counts as −708, so that −inf adds 2^-1021 where it should add 0: see NOTHING. What is kept is 0 there.
     """
     peak = load(side, PEAK, 0)
     for start in range(0, steps, CHUNK):
-        count, base = min(CHUNK, steps - start), keep + start if keep >= 0 else np.int64(0)
-        for step in range(count):
-            s = start + step
-            d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
-            d = select(d < -709.0, -709.0, d)
-            store(room, step, 0, d)
-            store(kept, base + step, 0, select(d >= -708.0, exp_inner(d), 0.0))
+        count = min(CHUNK, steps - start)
+        base = keep + start if keep >= 0 else np.int64(0)
+        if scale == 1.0:
+            take_exponentials(at, start, count, peak, np.float64(1.0), room, kept, base)
+        else:
+            take_exponentials(at, start, count, peak, scale, room, kept, base)
         others = top = inner = squares = lanes(0.0)
         for step in range(count):
             d, e = load(room, step, 0), load(kept, base + step, 0)
@@ -120,6 +132,10 @@ def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept:
         add_to(side, TOP, top)
         add_to(side, ENTROPY_, inner)
         add_to(side, SQUARES, squares)
+        if keep >= 0:
+            for step in range(count):
+                e = load(kept, base + step, 0)
+                store(kept, base + step, 0, select(load(room, step, 0) > -708.0, e, 0.0))
 
 
 @loop
@@ -163,12 +179,23 @@ def fold_lanes(sums: Any, first: Any, stop: Any, into: Any, column: Any) -> None
         into[row, column] = sum_of(load(sums, row, 0))
 
 
-@loop
+@part
+def fold_side(form: int, sums: Any, side: Any, column: Any) -> None:
+    """What was summed of one row in 32 lanes into its column of the side."""
+    if form == LOGITS:
+        fold_lanes(sums, np.int64(OTHERS), np.int64(TOTAL), side, column)
+    else:
+        fold_lanes(sums, np.int64(ENTROPY_), np.int64(SIDE), side, column)
+
+
+@part
 def finish_side(form: int, normalize: bool, side: Any) -> None:
     """From sums to the row's figures: SHIFT = L, OTHERS = Σe − 1 (logits), ENTROPY_, SQUARES = Σp², TOTAL = Σp, TOP = max p."""
     inner, squares = load(side, ENTROPY_, 0), load(side, SQUARES, 0)
     if form == LOGITS:
-        others = load(side, OTHERS, 0) + (load(side, TOP, 0) - 1.0)
+        others = load(side, OTHERS, 0)
+        inner = select(others < NOTHING, 0.0, inner)
+        others = select(others < NOTHING, 0.0, others) + (load(side, TOP, 0) - 1.0)
         share = 1.0 / (1.0 + others)
         shift = log1p(others)
         store(side, OTHERS, 0, others)
@@ -203,7 +230,7 @@ def side_holds(form: int, tolerance: float, normalize: bool, side: Any, lane: in
     return plain & (side[BAD, lane] == 0.0) & summed
 
 
-@loop
+@part
 def side_suspects(form: int, tolerance: float, normalize: bool, side: Any, count: Any) -> Any:
     """How many of the first `count` rows break a rule, as `side_holds` says it."""
     total, peak, inner = load(side, TOTAL, 0), load(side, PEAK, 0), load(side, ENTROPY_, 0)
@@ -257,7 +284,7 @@ def sum_side(form: int, at: Source, steps: int, scale: float, side: Any, room: A
         sum_logprobs(at, steps, side)
 
 
-@loop
+@part
 def short_sides(form: int, panel: Any, k: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
     """The sums of 32 short rows whose classes are all in the panel."""
     clear(side)
@@ -297,7 +324,7 @@ def row_side(
 ) -> None:
     """The statistics of one row of any length in every lane of the side; sums (SIDE, 32) is room for them apart."""
     long_side(form, x, row, label, scale, panel, sums, room, kept, keep, found)
-    fold_lanes(sums, np.int64(OTHERS), np.int64(SIDE), side, np.int64(0))
+    fold_side(form, sums, side, np.int64(0))
     for statistic in range(OTHERS, SIDE):
         store(side, statistic, 0, lanes(side[statistic, 0]))
     store(side, PEAK, 0, lanes(found[0]))
