@@ -49,7 +49,7 @@ def has_feature(name: str) -> bool:
 _PACKAGE = Path(__file__).parent
 _SOURCES = (
     "jit.py", "errors.py", "quantities.py", "state.py", "ieee/*.py", "kernels/*.py",
-    "reading/thrift.py", "reading/footer.py", "reading/encodings.py", "reading/levels.py",
+    *(f"reading/{name}.py" for name in ("thrift", "footer", "encodings", "levels", "specs", "runs")),
 )  # fmt: skip
 
 

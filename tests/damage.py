@@ -80,6 +80,12 @@ def seeds(folder):
             flat = pa.table({"prob": rng.random(n), "label": rng.integers(0, 2, n), "weight": rng.integers(0, 9, n)})
             pq.write_table(flat, path, use_dictionary=["weight"], column_encoding=encoded, **written)
             files.append((path, {}))
+    for codec in ("none", "snappy"):  # small pages of what stands as it is wanted, which are read many at a time
+        p = rng.random(n).round(1) if codec == "none" else rng.random(n)
+        path = folder / f"runs-{codec}.parquet"
+        runs = pa.table({"prob": p.astype(np.float32), "label": rng.integers(0, 2, n), "weight": rng.random(n)})
+        pq.write_table(runs, path, compression=codec, row_group_size=45, data_page_size=40, write_batch_size=8)
+        files.append((path, {"batch_rows": 64}))
     binary = column("fixed_size_binary", rng.normal(size=n * k), n, k, True)
     schema = pa.schema([pa.field("logits", binary.type, metadata={"dtype": "float64"})])
     pq.write_table(pa.table([binary], schema=schema), folder / "binary.parquet", row_group_size=40)
@@ -87,11 +93,11 @@ def seeds(folder):
     return files
 
 
-def outcome(path, reader="auto", **options):
+def outcome(path, reader="auto", batch_rows=16, **options):
     """How the reading of a file ends: 'read' and a hash of what was read, or its error's line."""
     seen = [hashlib.sha256() for _ in range(4)]  # however the rows are cut into batches
     try:
-        source = open_input(str(path), Options(on_invalid="skip", **options), 16, reader)
+        source = open_input(str(path), Options(on_invalid="skip", **options), batch_rows, reader)
         rows = 0
         for part in source.parts():
             for batch in read_part(part, source.plan):

@@ -449,7 +449,8 @@ def test_columns_by_the_thousand(tmp_path):
     both(path, logits="z_*")
 
 
-def test_memory_is_used_again():
+def test_memory_is_used_again(monkeypatch):
+    monkeypatch.setattr(pool, "_free", [])  # what earlier tests gave back
     first = pool.empty((1000, 100), np.dtype(np.float64))
     place, part = first.ctypes.data, first[5:7]
     first[:] = 3

@@ -11,7 +11,7 @@ checked against the chunk's before memory is taken for it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -20,20 +20,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from streamloss.reading import encodings
+from streamloss.reading import runs
 from streamloss.reading.ahead import LARGEST, PAGES, Ahead, Page
 from streamloss.reading.codecs import AHEAD, Codec
 from streamloss.reading.footer import BOOLEAN, Chunk, Declined
 from streamloss.reading.levels import check_few, check_levels
-from streamloss.reading.pool import empty
 from streamloss.reading.specs import (
-    DELTA,
-    ENCODING_NAMES,
     PLAIN,
     PLAIN_DICTIONARY,
     RLE,
-    RLE_DICTIONARY,
-    SPLIT,
     Spec,
 )
 from streamloss.reading.thrift import (
@@ -56,10 +51,13 @@ from streamloss.reading.thrift import (
     page_header,
     workspace,
 )
-from streamloss.reading.window import Bytes, Window, read
+from streamloss.reading.values import Room, Values
+from streamloss.reading.window import Bytes, Window
 
 DIRECT = 1 << 17  # plain uncompressed values of so many bytes in a page are read where they are to stand
-BLOCK = 1 << 15  # indices that are unpacked before they are looked up
+STRETCH = 1 << 19  # bytes that are read at a time of many small pages
+HEADER_BYTES = 64  # about
+IN_VAIN = 3  # so many runs of pages that come to nothing, and no more are tried in the column chunk
 LONGEST_HEADER = 1 << 24
 MODEST = 1 << 26  # bytes of a page that are no cause for suspicion
 _ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)
@@ -80,7 +78,14 @@ class Column:
     """The values of one leaf over the row groups of a part."""
 
     def __init__(
-        self, fd: int, spec: Spec, chunks: Sequence[Chunk], end_of_data: int, window: int, helpers: Executor | None = None
+        self,
+        fd: int,
+        spec: Spec,
+        chunks: Sequence[Chunk],
+        end_of_data: int,
+        window: int,
+        helpers: Executor | None = None,
+        room: Room | None = None,
     ) -> None:
         self._fd, self._spec, self._chunks = fd, spec, chunks
         self._window = Window(fd, window)
@@ -92,23 +97,13 @@ class Column:
         self._behind: Bytes = np.empty(0, dtype=np.uint8)  # what is at hand behind the header of the page
         self._at = self._unread = 0  # where the next page begins, values of the chunk that no page was read for
         self._left = 0  # values of the page
-        self._take: Callable[[NDArray[Any]], None] = self._plain
-        self._body: Any = None
-        self._place = 0
-        self._state: NDArray[Any] = np.zeros(0)
-        self._width = 0
-        self._dictionary: NDArray[Any] | None = None
-        self._top: int | None = None  # of the dictionary
+        self._values = Values(fd, spec, Room() if room is None else room)
         self._sizes, self._phase = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64)
         self._header = np.zeros(HEADER_FIELDS, dtype=np.int64)
         self._stack, self._found = workspace()
-        self._indices = np.empty(0, dtype=np.uint32)
+        self._vain = IN_VAIN  # runs of pages that came to nothing, one after the other
+        self._page_bytes = HEADER_BYTES  # of the last page
         self._whole = False  # whether the values filled last came from one dictionary, or from none
-        unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-        self._bits = unsigned.get(spec.wanted.itemsize) if spec.wanted.kind != "V" else None
-        if spec.physical == BOOLEAN:
-            self._booleans = np.array([0, 1], dtype=spec.wanted)
-            self._booleans.flags.writeable = False
 
     @property
     def row_group(self) -> int:
@@ -117,33 +112,50 @@ class Column:
 
     def bound(self, values: NDArray[Any]) -> int:
         """What no label of `values`, filled last, is above (negative ones count as huge): often known for nothing."""
-        if self._whole and self._take == self._looked_up and self._dictionary is not None and len(self._dictionary):
-            if self._top is None:
-                self._top = int(self._dictionary.view(np.uint64).max())
-            return self._top
-        return int(values.view(np.uint64).max())
+        top = self._values.top() if self._whole and self._values.looked_up else None
+        return int(values.view(np.uint64).max()) if top is None else top
 
     def fill(self, out: NDArray[Any]) -> None:
         """Writes the next len(out) values. Raises `Declined` or `Corrupt` where it cannot."""
         done, n = 0, len(out)
-        dictionary = self._dictionary
+        page = self._values
+        dictionary = page.dictionary
         self._whole = True
         try:
             while done < n:
                 if not self._left:
-                    before = self._take
-                    self._open_page()
-                    if done and (self._take != before or self._dictionary is not dictionary):
+                    before = page.take
+                    filled = self._fill_pages(out[done:])
+                    if not filled:
+                        self._open_page()
+                    if done and (page.take != before or page.dictionary is not dictionary):
                         self._whole = False
-                    dictionary = self._dictionary
+                    dictionary = page.dictionary
+                    done += filled
+                    continue
                 take = min(n - done, self._left)
-                self._take(out[done : done + take])
+                page.take(out[done : done + take])
                 done += take
                 self._left -= take
         except _ERRORS as error:  # pyarrow's codecs, and the system
             raise Declined(f"a page cannot be decoded ({error})", self.row_group) from error
         except Declined as error:
             raise Declined(str(error), self.row_group) from error
+
+    def _fill_pages(self, out: NDArray[Any]) -> int:
+        """Writes the values of pages that `runs` takes many of in a call; how many values there were."""
+        largest = min(runs.LARGEST if self._codec.compresses else DIRECT - 1, self._chunk.uncompressed) if self._unread else 0
+        if self._vain == IN_VAIN or self._page_bytes > largest:
+            return 0
+        # A page as large as the last one should be at hand, or else a stretch of the file is read.
+        end = self._chunk.end
+        data = self._window.view(self._at, min(self._page_bytes, end - self._at), end, STRETCH)
+        levels = self._header, self._found, self._stack, self._sizes, self._phase
+        size, done = self._values.run(data, self._codec.compresses, largest, self._unread, out, levels)
+        self._at += size
+        self._unread -= done
+        self._vain = 0 if done else self._vain + 1
+        return done
 
     def probe(self, pages: int) -> None:
         """Looks at the headers of the first pages. Raises `Corrupt` where one claims what cannot be."""
@@ -165,14 +177,14 @@ class Column:
         self._chunk = chunk = self._chunks[self._next]
         self._next += 1
         self._at, self._unread = chunk.start, chunk.values
-        self._dictionary = self._booleans if self._spec.physical == BOOLEAN else None
-        self._top = None
+        self._values.open_chunk()
+        self._vain = 0 if self._values.in_runs and chunk.codec in runs.CODECS else IN_VAIN
         self._codec = Codec(chunk.codec)
         self._ahead = AHEAD
 
     def _open_page(self) -> None:
         """Goes on to the next data page that has values."""
-        self._body = None
+        self._values.release()
         self._window.trim()
         while not self._left:
             if not self._unread:
@@ -185,6 +197,7 @@ class Column:
                 header, self._at, self._behind = found.header, found.begin, found.body
             kind, size = header[PAGE_TYPE], header[COMPRESSED]
             self._check_size(size, header[UNCOMPRESSED])
+            self._page_bytes = size + HEADER_BYTES
             end = self._at + size
             if header[CRC] != MISSING:
                 page = self._page(size)
@@ -273,13 +286,7 @@ class Column:
         if not 0 <= count * spec.stored.itemsize <= len(body):
             raise Corrupt("a dictionary has fewer values than it says", self.row_group)
         values = body[: count * spec.stored.itemsize].view(spec.stored)
-        if spec.as_stored and self._codec.compresses and values.flags.aligned:
-            self._dictionary = values
-        else:  # the window moves on, and decoders want aligned values
-            self._dictionary = empty((count,), spec.wanted)
-            self._dictionary[:] = spec.convert(values)
-        self._dictionary.flags.writeable = False
-        self._top = None
+        self._values.set_dictionary(values, keep=self._codec.compresses)  # or the window moves on
 
     def _open_data(self, header: list[int], size: int, v2: bool) -> None:
         spec, n = self._spec, header[VALUES]
@@ -313,8 +320,8 @@ class Column:
         else:
             values = body if plain else self._unpacked(body, header[UNCOMPRESSED])
             begin = self._verify(values, n)
-        self._body, self._place = values, begin
-        self._begin(header[ENCODING], n)
+        self._values.open(values, begin, header[ENCODING], n)
+        self._start(n)
 
     def _verify(self, data: Bytes, n: int) -> int:
         """Where the values begin behind their levels."""
@@ -342,102 +349,9 @@ class Column:
             raise Declined("a page has fewer values than it says")
         if begin:
             begin = self._verify(self._window.view(self._at, begin, end, self._ahead)[:begin], n)
-        self._place = self._at + begin
-        self._take = self._from_file
+        self._values.open_plain_in_file(self._at + begin)
         self._start(n)
 
     def _start(self, n: int) -> None:
         self._unread -= n
         self._left = n
-
-    # ---- values
-
-    def _begin(self, encoding: int, n: int) -> None:
-        """Makes ready to decode n values of the page."""
-        spec, body, at = self._spec, self._body, self._place
-        if encoding in (RLE_DICTIONARY, PLAIN_DICTIONARY):
-            if self._dictionary is None or spec.physical == BOOLEAN:
-                raise Declined("a page wants a dictionary that is not there")
-            self._width = int(body[at]) if at < len(body) else 33
-            if self._width > 32:
-                raise Declined("the indices of a page are damaged")
-            self._state, self._take = encodings.hybrid(at + 1), self._looked_up
-        elif spec.physical == BOOLEAN and encoding == RLE:
-            self._width, self._state, self._take = 1, encodings.hybrid(at + 4), self._looked_up
-        elif spec.physical == BOOLEAN and encoding == PLAIN:
-            self._width, self._state, self._take = 1, encodings.packed(at, n), self._looked_up
-        elif encoding == PLAIN:
-            self._take = self._plain
-        elif encoding == DELTA and spec.stored.kind in "iu" and spec.stored.itemsize >= 4:
-            self._state = np.zeros(encodings.DELTA_STATE, dtype=np.uint64)
-            if encodings.open_delta(body, at, self._state) < n:
-                raise Declined("a page has fewer values than it says")
-            self._take = self._delta
-        elif encoding == SPLIT and spec.stored.itemsize in (2, 4, 8):
-            if n * spec.stored.itemsize > len(body) - at:
-                raise Declined("a page has fewer values than it says")
-            self._state, self._take = np.array([n, 0]), self._joined
-        else:
-            raise Declined(f"its encoding {ENCODING_NAMES.get(encoding, encoding)} is not read here")
-        self._start(n)
-
-    def _from_file(self, out: NDArray[Any]) -> None:
-        data = out.view(np.uint8)
-        read(self._fd, data, self._place)
-        self._place += len(data)
-
-    def _plain(self, out: NDArray[Any]) -> None:
-        spec = self._spec
-        size = len(out) * spec.stored.itemsize
-        if size > len(self._body) - self._place:
-            raise Declined("a page has fewer values than it says")
-        raw = self._body[self._place : self._place + size]
-        self._place += size
-        if spec.as_stored:
-            out.view(np.uint8)[:] = raw
-        elif spec.narrow is None:
-            out[:] = raw.view(spec.stored)
-        else:
-            out[:] = spec.convert(raw.view(spec.stored))
-
-    def _looked_up(self, out: NDArray[Any]) -> None:
-        dictionary = self._dictionary
-        assert dictionary is not None
-        if not len(self._indices):
-            self._indices = np.empty(BLOCK, dtype=np.uint32)
-        if self._width == 1 and self._bits is not None and len(dictionary) > 1:
-            if encodings.choose(self._body, self._state, dictionary.view(self._bits), out.view(self._bits)) != len(out):
-                raise Declined("a page has fewer values than it says")
-            return
-        for start in range(0, len(out), BLOCK):
-            piece = out[start : start + BLOCK]
-            indices = self._indices[: len(piece)]
-            if encodings.unpack(self._body, self._width, self._state, indices) != len(piece):
-                raise Declined("a page has fewer values than it says")
-            if self._bits is not None:
-                inside = encodings.gather(indices, dictionary.view(self._bits), piece.view(self._bits))
-            else:
-                inside = bool(indices.max() < len(dictionary))
-                if inside:
-                    piece[:] = dictionary[indices]
-            if not inside:
-                raise Declined("an index is beyond its dictionary")
-
-    def _delta(self, out: NDArray[Any]) -> None:
-        spec = self._spec
-        straight = spec.as_stored and spec.wanted.itemsize == 8
-        values = out.view(np.uint64) if straight else np.empty(len(out), dtype=np.uint64)
-        if encodings.delta(self._body, self._state, values) != len(out):
-            raise Declined("a page has fewer values than it says")
-        if not straight:
-            out[:] = spec.convert(values.view(np.int64).astype(spec.stored))
-
-    def _joined(self, out: NDArray[Any]) -> None:
-        spec = self._spec
-        total, first = self._state.tolist()
-        self._state[1] += len(out)
-        values = out if spec.as_stored else np.empty(len(out), dtype=spec.stored)
-        bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[spec.stored.itemsize]
-        encodings.join(self._body, self._place, total, first, values.view(bits))
-        if not spec.as_stored:
-            out[:] = spec.convert(values)

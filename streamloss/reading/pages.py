@@ -25,9 +25,9 @@ from streamloss.errors import DataError, Place
 from streamloss.reading import arrow
 from streamloss.reading.arrow import Part, opened, record_batches, unchanged
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
+from streamloss.reading.chunks import STRETCH, Corrupt
 from streamloss.reading.chunks import Column as Pages
-from streamloss.reading.chunks import Corrupt
-from streamloss.reading.codecs import AHEAD, CODECS
+from streamloss.reading.codecs import CODECS
 from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
 from streamloss.reading.footer import (
     BOOLEAN,
@@ -42,6 +42,7 @@ from streamloss.reading.paths import is_uri, unreadable
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
 from streamloss.reading.specs import Spec, problem_of, spec_of
+from streamloss.reading.values import Room
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
 _LEAST_WINDOW = 1 << 14
@@ -131,8 +132,9 @@ def _file(path: str) -> Iterator[int]:
 
 def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Iterator[Batch]:
     found = _search(fd, part, plan)
-    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), AHEAD)
-    readers = {key: Pages(fd, spec, chunks, found.end, window, helpers) for key, (spec, chunks) in found.columns.items()}
+    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), STRETCH)
+    room = Room()
+    readers = {key: Pages(fd, spec, chunks, found.end, window, helpers, room) for key, (spec, chunks) in found.columns.items()}
     rest = _Rest(part, plan)
     try:
         for name, declined in found.declined.items():
