@@ -154,8 +154,14 @@ def test_an_interrupted_run_leaves_no_thread(tmp_path: Path, p: np.ndarray, monk
 
 def test_the_watcher_is_told_the_loss_so_far(tmp_path: Path, p: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     p[:] = 0.25  # and as many labels of 1 as of 0
-    path = write(tmp_path / "slow.parquet", p)
-    patched(monkeypatch, lambda batch: time.sleep(0.05))
+    path, read_part = write(tmp_path / "slow.parquet", p), local.read_part
+
+    def slow(*args: Any) -> Any:
+        for batch in read_part(*args):
+            time.sleep(0.04)
+            yield batch
+
+    monkeypatch.setattr(local, "read_part", slow)
     seen: list[Any] = []
     streamloss.evaluate(path, threads=2, batch_rows=20, progress=seen.append)
     assert len(seen) > 2
@@ -163,6 +169,50 @@ def test_the_watcher_is_told_the_loss_so_far(tmp_path: Path, p: np.ndarray, monk
     middle = next(look for look in seen if look.rows)
     assert middle.rows % 20 == 0
     assert middle.cross_entropy == pytest.approx(-(np.log(0.25) + np.log(0.75)) / 2, rel=1e-12)
+
+
+def test_who_waits_for_a_turn_does_what_was_submitted() -> None:
+    turns, run = local._Turns(), local._Run(0, lambda: iter(()))
+    done: list[int] = []
+    waiting = threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        with turns.turn(run):
+            done.append(-1)
+
+    thread = threading.Thread(target=wait)
+    with turns.turn(run):
+        thread.start()
+        assert waiting.wait(timeout=30)
+        assert turns.submit(threading.get_ident).result(timeout=30) == thread.ident
+        failed = turns.submit(divmod, 1, 0)
+        assert isinstance(failed.exception(timeout=30), ZeroDivisionError)
+        assert done == []
+    thread.join(timeout=30)
+    assert done == [-1]
+    left, cancelled = turns.submit(done.append, 1), turns.submit(done.append, 2)
+    assert cancelled.cancel()
+    with turns.turn(run):  # nobody waits, so nobody works
+        assert not left.done()
+    assert done == [-1]
+
+
+def test_pages_are_decompressed_by_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = np.random.default_rng(1).normal(size=(400, 3000)).astype(np.float32)
+    path = str(tmp_path / "one.parquet")
+    streamloss.write_predictions(path, z, np.arange(400) % 3000, compression="zstd", row_group_rows=400)
+    tasks: list[Any] = []
+    do = local._Turns._do
+
+    def seen(future: Any, task: Any) -> None:
+        tasks.append(task)
+        do(future, task)
+
+    monkeypatch.setattr(local._Turns, "_do", staticmethod(seen))
+    patched(monkeypatch, lambda batch: time.sleep(0.01 if batch.first_row % 200 else 0))
+    assert streamloss.evaluate(path, threads=3, batch_rows=100).digest == streamloss.evaluate(path, threads=1).digest
+    assert tasks
 
 
 def test_shares_add_up_to_the_whole(p: np.ndarray) -> None:

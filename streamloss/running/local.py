@@ -1,8 +1,9 @@
 """The local engine: every thread decodes rows and adds them up itself, while they are still in its core's cache.
 
 A worker takes a part of the input, and where none is left the next batch of a part that others read: of one part one worker
-decodes at a time, while the others add up. Each has sums of its own, put together at the end; who took which rows changes
-no bit of them. An error is not so: the one that stands first in the input is raised, whichever was met first.
+decodes at a time, while the others add up, or decompress the pages that it will come to. Each has sums of its own, put
+together at the end; who took which rows changes no bit of them. An error is not so: the one that stands first in the input is
+raised, whichever was met first.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from streamloss import jit
 from streamloss.options import Options
@@ -36,12 +40,58 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+class _Turns(Executor):
+    """Who may ask a run for its next batch, and what whoever waits for that does meanwhile: the tasks that were submitted."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Leaves a task to whoever has nothing else to do; perhaps nobody has, so it may be cancelled and done otherwise."""
+        future: Future[Any] = Future()
+        with self._changed:
+            self._tasks.append((future, partial(fn, *args, **kwargs)))
+            self._changed.notify()
+        return future
+
+    @contextmanager
+    def turn(self, run: _Run) -> Iterator[None]:
+        """Waits until nobody else has the run."""
+        with self._changed:
+            while run.busy:
+                if self._tasks:
+                    task = self._tasks.popleft()
+                    self._changed.release()
+                    try:
+                        self._do(*task)
+                    finally:
+                        self._changed.acquire()
+                else:
+                    self._changed.wait()
+            run.busy = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                run.busy = False
+                self._changed.notify_all()
+
+    @staticmethod
+    def _do(future: Future[Any], task: Callable[[], Any]) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+
+
 class _Run:
-    """The batches of one part, in order. Whoever holds `turn` may ask for the next one."""
+    """The batches of one part, in order. Whoever has the turn may ask for the next one."""
 
     def __init__(self, number: int, begin: Callable[[], Iterator[Batch]]) -> None:
         self.place: Place = (number, 0)  # of the next batch
-        self.turn = threading.Lock()
+        self.busy = False  # whether somebody has the turn
         self.over = False
         self._begin = begin
         self._batches: Iterator[Batch] | None = None
@@ -74,8 +124,8 @@ class _Worker:
 class _Work:
     """All runs, shared out among workers."""
 
-    def __init__(self, runs: list[_Run]) -> None:
-        self._runs = runs
+    def __init__(self, runs: list[_Run], turns: _Turns) -> None:
+        self._runs, self._turns = runs, turns
         self._lock = threading.Lock()
         self._begun = 0
         self._limit = _END  # where something failed first: what stands behind is of no use any more
@@ -87,7 +137,7 @@ class _Work:
         while (run := self._choose(run)) is not None:
             place = run.place
             try:
-                with run.turn:
+                with self._turns.turn(run):
                     if run.over:
                         continue
                     place = run.place
@@ -138,18 +188,17 @@ def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress
 
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
     """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
-    helpers: ThreadPoolExecutor | None = None  # threads that no part is left for
+    turns = _Turns()
     if source.is_stream:
         runs = [_Run(0, source.stream)]
     else:
         parts = source.parts()
-        if threads > len(parts):
-            helpers = ThreadPoolExecutor(threads)
+        helpers = turns if threads > len(parts) else None  # there are threads that no part is left for
         runs = [_Run(number, partial(read_part, part, source.plan, helpers)) for number, part in enumerate(parts)]
     jit.use_threads(threads)
     whole = Accumulator(source.task, options, threads)
     workers = [_Worker(share) for share in (whole.shares() if jit.many_may_enter() else [whole])]
-    work = _Work(runs)
+    work = _Work(runs, turns)
     started = time.monotonic()
 
     def begin(worker: _Worker) -> None:
@@ -166,8 +215,6 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
     finally:
         work.stop()
         pool.shutdown()
-        if helpers is not None:
-            helpers.shutdown(cancel_futures=True)
     if work.failure:
         raise work.failure
     for worker in workers:
