@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from streamloss import jit
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input, read_part
-from streamloss.running.measure import Accumulator, mean_so_far
+from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
 from streamloss.state import State
 
@@ -174,13 +175,12 @@ class _Work:
 
 
 def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress:
+    loss = weight = Fraction(0)
     for worker in workers:
-        worker.lock.acquire()
-    try:
-        mean = mean_so_far([worker.accumulator for worker in workers])
-    finally:
-        for worker in workers:
-            worker.lock.release()
+        with worker.lock:
+            its_loss, its_weight = worker.accumulator.loss_so_far()
+        loss, weight = loss + its_loss, weight + its_weight
+    mean = float(loss / weight) if weight else None
     rows, total, size = sum(worker.rows for worker in workers), source.rows, source.bytes
     done = int(size * rows / total) if size and total else 0
     return Progress(rows, done, total, size, seconds, mean)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -141,13 +140,6 @@ class Accumulator:
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole)
-
-
-def mean_so_far(accumulators: Sequence[Accumulator]) -> float | None:
-    """The mean cross-entropy of the finite rows so far, in nats; None where there is none."""
-    sums = [accumulator.loss_so_far() for accumulator in accumulators]
-    weight = sum(each for _, each in sums)
-    return float(sum(each for each, _ in sums) / weight) if weight else None
 
 
 def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:
