@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,17 @@ def test_who_waits_for_a_turn_does_what_was_submitted() -> None:
     with turns.turn(run):  # nobody waits, so nobody works
         assert not left.done()
     assert done == [-1]
+
+
+def test_cancelled_tasks_hold_no_memory() -> None:
+    """A reader that nobody waits for does all tasks itself, and cancels them."""
+    turns, kept = local._Turns(), []
+    for _ in range(100):
+        page = np.zeros(10)
+        kept.append(weakref.ref(page))
+        assert turns.submit(page.sum).cancel()
+        del page
+    assert sum(page() is not None for page in kept) < 3
 
 
 def test_pages_are_decompressed_by_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -956,14 +956,14 @@ def test_one_batch_of_a_table_of_many_chunks_or_none():
         convert([1, 2], plan)
 
 
-def test_batches_are_about_4_mib():
+def test_batches_are_about_8_mib():
     def rows(k, dtype, **more):
         return open_input({"logits": np.zeros((1, k), dtype), **more}, Options()).plan.batch_rows
 
-    assert rows(1000, np.float32) == (4 << 20) // 4000
-    assert rows(1000, np.float32, target_probs=np.zeros((1, 1000), np.float64)) == (4 << 20) // 12000
+    assert rows(1000, np.float32) == (8 << 20) // 4000
+    assert rows(1000, np.float32, target_probs=np.zeros((1, 1000), np.float64)) == (8 << 20) // 12000
     assert rows(2, np.float16) == 262_144
-    assert rows(4 << 20, np.float64) == 1
+    assert rows(8 << 20, np.float64) == 1
     with pytest.raises(UsageError, match="batch_rows"):
         open_input(numbered(1), Options(), 0)
 

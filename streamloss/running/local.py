@@ -52,6 +52,8 @@ class _Turns(Executor):
         """Leaves a task to whoever has nothing else to do; perhaps nobody has, so it may be cancelled and done otherwise."""
         future: Future[Any] = Future()
         with self._changed:
+            while self._tasks and self._tasks[0][0].cancelled():  # and what they hold with them
+                self._tasks.popleft()
             self._tasks.append((future, partial(fn, *args, **kwargs)))
             self._changed.notify()
         return future
