@@ -52,7 +52,7 @@ def _copy(data: Any, at: Any, count: Any, out: Any, done: Any) -> None:
     """out[done : done + count] = data[at : at + count]; unsigned indices spare a look for negative ones at every byte."""
     from_, to = np.uint64(at), np.uint64(done)
     for i in range(np.uint64(count)):
-        out[to + i] = data[from_ + i]
+        out[to + np.uint64(i)] = data[from_ + np.uint64(i)]
 
 
 @decoder
