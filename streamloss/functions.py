@@ -51,14 +51,14 @@ def _refuse(code: NDArray[np.int8]) -> None:
 
 def _values(task: Task, slot: int, prediction: NDArray[Any], **more: Any) -> NDArray[np.float64]:
     n = len(prediction)
-    out, code = row_buffer(n), np.zeros(n, dtype=np.int8)
+    out, code = row_buffer(n, 1), np.zeros(n, dtype=np.int8)
     flags, at_target = np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.uint8)
     add_rows(
-        task, _OPTIONS, prediction, code, dtype=str(prediction.dtype), flags=flags, at_target=at_target, out=out,
-        threads=1, **more,
+        task, _OPTIONS, prediction, code, dtype=str(prediction.dtype), flags=flags, at_target=at_target,
+        kept=np.array([slot]), out=out, threads=1, **more,
     )  # fmt: skip
     _refuse(code)
-    values: NDArray[np.float64] = out[slot].copy()
+    values: NDArray[np.float64] = out[0]
     return values
 
 

@@ -23,7 +23,7 @@ DType = Literal["float16", "bfloat16", "float32", "float64"]
 PREDICTIONS = ("logits", "probs", "logprobs", "logit", "prob", "logprob")
 TARGETS = ("target_logits", "target_probs", "target_logprobs")
 ROLES = ("label", *PREDICTIONS, *TARGETS, "weight", "mask", "bytes")
-DISPLAY = ("unit", "quantiles", "confidence")
+DISPLAY = ("unit", "quantiles", "confidence", "min_slice_rows")
 
 MAX_TOP_K = 8  # so many different k of --top-k at most
 
@@ -69,10 +69,13 @@ class Options:
     sum_tolerance: float | None = None
     on_invalid: Literal["error", "skip"] = "error"
     metrics: tuple[str, ...] | None = None
+    by: tuple[str, ...] = ()
+    max_slices: int = 10_000
 
     unit: Unit = "nat"
     quantiles: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     confidence: float = 0.95
+    min_slice_rows: int = 1
 
     def __post_init__(self) -> None:
         given = [role for role in PREDICTIONS if getattr(self, role)]
@@ -108,6 +111,12 @@ class Options:
         _check("zero", self.zero, lambda v: 0 <= v < 1, "'inf' or 'clip:EPS' with EPS between 0 and 1")
         _check("bins", self.bins, lambda v: 1 <= v <= 10_000, "between 1 and 10000")
         _check("confidence", self.confidence, lambda v: 0 < v < 1, "between 0 and 1")
+        _check("max_slices", self.max_slices, lambda v: 1 <= v <= 1_000_000, "between 1 and 1000000")
+        _check("min_slice_rows", self.min_slice_rows, lambda v: v >= 1, "1 or more")
+        if len(set(self.groupings)) != len(self.groupings) or any(len(set(names)) != len(names) for names in self.groupings):
+            raise UsageError("--by names the same column twice")
+        if not all(name for names in self.groupings for name in names):
+            raise UsageError("--by needs the name of a column")
         for k in self.top_k:
             _check("top_k", k, lambda v: v >= 1, "1 or more")
         if len(set(self.top_k)) > MAX_TOP_K:
@@ -143,6 +152,11 @@ class Options:
             if name in value:
                 value[name] = parse(name, value[name])
         return cls(**value)
+
+    @property
+    def groupings(self) -> tuple[tuple[str, ...], ...]:
+        """The columns of every `--by`: rows with the same values in them make a slice."""
+        return tuple(tuple(name.strip() for name in item.split(",")) for item in self.by)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -253,6 +267,7 @@ def _zero(name: str, value: Any) -> float:
 
 
 _PARSERS: Mapping[str, Any] = {
+    "by": lambda _, value: (value,) if isinstance(value, str) else tuple(str(item) for item in value),
     "classes": lambda name, value: tuple(_lines(name, value)),
     "class_weights": _numbers(float),
     "metrics": lambda name, value: tuple(_lines(name, value)),

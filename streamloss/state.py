@@ -1,13 +1,10 @@
 """The exact state of an evaluation: named integer arrays that merge by adding, in any order, to the same bits.
 
-Three kinds of number stand in it. *Limbs*: a sum of float64s, or of products of four of them, without any rounding: a
-number in base 2^32 with int64 digits (Neal's small superaccumulator, arXiv 1505.05571), lowest bit 2^-BIAS. *Fixed*: four
-digits of 40 bits, whole·2^20 + high·2^-20 + low·2^-60 + least·2^-100, for the many small sums of bins and classes; a row's
-addend is rounded once, to 2^-60 or, weighted, 2^-100. They take weights from 2^-60 to 2^53; rows beyond are counted, and what
-rests on Fixed sums is then not reported. *Counts*. Limbs and Fixed are canonical after `normalize`: equal sums have equal
-digits, so the state has one canonical byte string and its SHA-256 is the `digest` of the report. Row values are in nats.
+What stands in it are limbs, Fixed digits and counts (see `digits`), of all rows and, with `--by`, of slices (see `slices`).
+All are canonical after `normalize`, so a state has one byte string and its SHA-256 is the `digest` of the report. Row values
+are in nats.
 
-State files: the magic line, a JSON header (length first), the zlib-compressed arrays, a SHA-256 of all before. Version 1.
+State files: the magic line, a JSON header (length first), the zlib-compressed arrays, a SHA-256 of all before. Version 2.
 """
 
 from __future__ import annotations
@@ -16,47 +13,38 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streamloss.digits import (
+    BUCKETS,
+    CLASS_SUMS,
+    CLASS_WEIGHT,
+    FIXED_DIGITS,
+    HIGHEST,
+    LEDGER,
+    LIMBS,
+    LOWEST,
+    RELIABILITY_WEIGHT,
+    RELIABILITY_WIDTH,
+    Array,
+    carry_fixed,
+    carry_limbs,
+)
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
+from streamloss.slices import Settled, Slices
 
-Array = NDArray[np.int64]
-
-LIMB_BITS = 32
-BIAS = 4320  # the lowest bit a limb can hold is 2^-4320: a product of four of the smallest float64s needs 2^-4296
-LIMBS = 268  # up to 2^4256, and half of a last limb for the count
-FIXED_BITS = 40
-FIXED_DIGITS = 4
-FIXED_UNIT = 100  # the last digit counts 2^-100, the first 2^20
-
-# Histogram buckets of either sign: 128 in every octave from 2^-128 to 2^128, so a midpoint is within 0.4 %. The middle one
-# holds 0 and what is smaller, the outermost two infinity and what is larger.
-OCTAVE = 128
-LOWEST_EXPONENT = -128
-MIDDLE = 256 * OCTAVE + 1
-BUCKETS = 2 * MIDDLE + 1
-
-LEDGER = 17  # rows by code (see errors.py), then by flag, then those with a weight beyond the Fixed digits
-LEDGER_NORMALIZED, LEDGER_CLIPPED, LEDGER_BEYOND = 14, 15, 16
 FINE_BINS = 10_000
 
-MAGIC = b"streamloss state 1\n"
-SCHEMA = "streamloss.state/1"
+MAGIC = b"streamloss state 2\n"
+SCHEMA = "streamloss.state/2"
 _ADD, _LIMBS, _FIXED, _EXTREMES = "add", "limbs", "fixed", "extremes"
 MAX_CLASSES = 1 << 31
-LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-
-# Columns of the reliability and class records: counts, then Fixed sums.
-RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME, RELIABILITY_WIDTH = 1, 5, 9, 13
-CLASS_INFINITE, CLASS_WEIGHT, CLASS_SUMS = 1, 2, 6
 
 
 def fine_bins(bins: int) -> int:
@@ -96,12 +84,6 @@ def empty_arrays(shapes: dict[str, tuple[str, tuple[int, ...]]], lead: tuple[int
     return arrays
 
 
-def _carry(array: Array, digit: int, to: int, bits: int) -> None:
-    """Carries what is beyond `bits` bits, or negative, from one digit of the last axis to the next."""
-    array[..., to] += array[..., digit] >> bits
-    array[..., digit] &= (1 << bits) - 1
-
-
 def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]], above: int = 0) -> None:
     """Makes limbs and Fixed digits canonical, in place; arrays without a digit of `above` in size may stay as they are."""
     for name, (kind, _) in shapes.items():
@@ -109,15 +91,9 @@ def normalize(arrays: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, 
         if kind not in (_LIMBS, _FIXED) or not array.size or (above and max(int(array.max()), -int(array.min())) < above):
             continue
         if kind == _LIMBS:
-            filled = np.flatnonzero(array.reshape(-1, LIMBS).any(axis=0))
-            for i in range(filled[0] if len(filled) else LIMBS, LIMBS - 1):
-                if i > filled[-1] and not array[..., i].any():  # nothing is carried any more, and nothing stands above
-                    break
-                _carry(array, i, i + 1, LIMB_BITS)
+            carry_limbs(array)
         elif kind == _FIXED:
-            for at in range(_FIXED_FROM[name], array.shape[-1], FIXED_DIGITS):
-                for i in range(at + FIXED_DIGITS - 1, at, -1):
-                    _carry(array, i, i - 1, FIXED_BITS)
+            carry_fixed(array, _FIXED_FROM[name])
 
 
 def absorb(arrays: dict[str, Array], others: dict[str, Array], shapes: dict[str, tuple[str, tuple[int, ...]]]) -> None:
@@ -131,27 +107,6 @@ def absorb(arrays: dict[str, Array], others: dict[str, Array], shapes: dict[str,
             mine += theirs
 
 
-def limbs_value(limbs: Array) -> Fraction:
-    """The exact number that canonical limbs hold."""
-    total = 0
-    for digit in reversed(limbs.tolist()):
-        total = (total << LIMB_BITS) + digit
-    return Fraction(total, 1 << BIAS)
-
-
-def fixed_units(digits: Array) -> list[int]:
-    """Exact integers, in units of 2^-FIXED_UNIT, of Fixed numbers (n, FIXED_DIGITS)."""
-    units = []
-    for whole, high, low, least in digits.tolist():
-        units.append((((((whole << FIXED_BITS) + high) << FIXED_BITS) + low) << FIXED_BITS) + least)
-    return units
-
-
-def fixed_value(digits: Array) -> Fraction:
-    """The exact number of one Fixed sum."""
-    return Fraction(fixed_units(digits[None])[0], 1 << FIXED_UNIT)
-
-
 @dataclass
 class State:
     """What has been added up so far. `columns` and `inputs` say of what; they are recorded and not part of the digest."""
@@ -159,13 +114,15 @@ class State:
     task: Task
     options: Options
     arrays: dict[str, Array]
+    slices: list[Settled] = field(default_factory=list)  # one for each of `Options.groupings`
     columns: dict[str, str] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, task: Task, options: Options) -> State:
         """The state of no rows: merging it changes nothing."""
-        return cls(task, options, empty_arrays(layout(task, options)))
+        slices = [Slices(task, options, by).settled() for by in options.groupings]
+        return cls(task, options, empty_arrays(layout(task, options)), slices)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -178,12 +135,20 @@ class State:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical bytes, in hexadecimal."""
-        hashed = hashlib.sha256(_json(self.definition))
-        for name in sorted(self.arrays):
-            array = self.arrays[name]
+        headers = [settled.header() for settled in self.slices]
+        hashed = hashlib.sha256(_json(self.definition if not headers else [self.definition, headers]))
+        for name, array in self._named_arrays():
             hashed.update(f"\n{name} {array.shape}\n".encode())
             hashed.update(np.ascontiguousarray(array, dtype="<i8").data)
         return hashed.hexdigest()
+
+    def _named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """All arrays, those of slices after the others, in the order in which they are hashed and written."""
+        for name in sorted(self.arrays):
+            yield name, self.arrays[name]
+        for i, settled in enumerate(self.slices):
+            for name in sorted(settled.arrays):
+                yield f"slices {i} {name}", settled.arrays[name]
 
     def merged(self, other: State) -> State:
         """The state of the rows of both; neither changes. Raises `StreamlossError` when the definitions differ."""
@@ -193,7 +158,8 @@ class State:
         arrays = {name: array.copy() for name, array in self.arrays.items()}
         absorb(arrays, other.arrays, shapes)
         normalize(arrays, shapes)
-        return State(self.task, self.options, arrays, self.columns, self.inputs + other.inputs)
+        slices = [mine.merged(theirs) for mine, theirs in zip(self.slices, other.slices, strict=True)]
+        return State(self.task, self.options, arrays, slices, self.columns, self.inputs + other.inputs)
 
     def to_bytes(self) -> bytes:
         """The state file's content."""
@@ -203,10 +169,11 @@ class State:
             "options": self.options.to_dict(),
             "columns": self.columns,
             "inputs": self.inputs,
+            "slices": [settled.header() for settled in self.slices],
             "digest": self.digest,
         }
         text = _json(header)
-        packed = zlib.compress(b"".join(self.arrays[n].astype("<i8").tobytes() for n in sorted(self.arrays)), 6)
+        packed = zlib.compress(b"".join(array.astype("<i8").tobytes() for _, array in self._named_arrays()), 6)
         body = MAGIC + len(text).to_bytes(8, "little") + text + packed
         return body + hashlib.sha256(body).digest()
 
@@ -214,7 +181,7 @@ class State:
     def from_bytes(cls, data: bytes, source: str = "state") -> State:
         """Reads a state back. Raises `DataError` when the bytes are not a state, are damaged or come from another version."""
         if not data.startswith(MAGIC):
-            known = data.startswith(MAGIC.split(b" 1")[0])
+            known = data.startswith(MAGIC.split(b" 2")[0])
             raise DataError(f"{source}: {'a state of another version' if known else 'not a streamloss state'}")
         body, checksum = data[:-32], data[-32:]
         if hashlib.sha256(body).digest() != checksum:
@@ -240,18 +207,14 @@ class State:
             raise ValueError("columns that are not text")
         if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
             raise ValueError("inputs without a path")
-        state = cls(task, Options.of(**header["options"]), {}, dict(columns), list(inputs))
-        shapes = layout(task, state.options)
-        expected = 8 * sum(math.prod(shape) for _, shape in shapes.values())
-        unpacked = zlib.decompressobj().decompress(packed, expected + 1)
-        if len(unpacked) != expected:
-            raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")
-        at = 0
-        for name in sorted(shapes):
-            shape = shapes[name][1]
-            flat = np.frombuffer(unpacked, dtype="<i8", count=math.prod(shape), offset=at)
-            state.arrays[name] = flat.astype(np.int64).reshape(shape)
-            at += flat.nbytes
+        options = Options.of(**header["options"])
+        if [tuple(each["by"]) for each in header["slices"]] != list(options.groupings):
+            raise ValueError("slices that were not asked for")
+        shapes = [{name: shape for name, (_, shape) in layout(task, options).items()}]
+        shapes += [Settled.expected(task, options, each) for each in header["slices"]]
+        arrays = _unpacked(packed, shapes)
+        slices = [Settled.read(task, options, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
+        state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
         state._check()
         if header["digest"] != state.digest:
             raise ValueError("it does not have the digest that it names")
@@ -280,6 +243,23 @@ def merge(states: Sequence[State]) -> State:
     for state in states[1:]:
         whole = whole.merged(state)
     return whole
+
+
+def _unpacked(packed: bytes, shapes: list[dict[str, tuple[int, ...]]]) -> list[dict[str, Array]]:
+    """Arrays of these shapes from their bytes. Raises `ValueError` when there are more or fewer of them."""
+    expected = 8 * sum(math.prod(shape) for each in shapes for shape in each.values())
+    unpacked = zlib.decompressobj().decompress(packed, expected + 1)
+    if len(unpacked) != expected:
+        raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")
+    found: list[dict[str, Array]] = []
+    at = 0
+    for each in shapes:
+        found.append({})
+        for name in sorted(each):
+            flat = np.frombuffer(unpacked, dtype="<i8", count=math.prod(each[name]), offset=at)
+            found[-1][name] = flat.astype(np.int64).reshape(each[name])
+            at += flat.nbytes
+    return found
 
 
 def _json(value: object) -> bytes:

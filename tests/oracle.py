@@ -367,8 +367,8 @@ def evaluate(rows: Iterable[Mapping[str, Any]], **options: Any) -> dict[str, Sum
         if key not in NOT_A_MEAN
     }
     for key, s in report.items():
-        if (key.endswith("accuracy") or key == "same_top") and s.low is not None:
-            s.low, s.high = max(s.low, ZERO), min(s.high, ONE)  # a share's interval stays within 0 … 1
+        if key.endswith("accuracy") or key == "same_top":
+            s.low, s.high = wilson(s.mean, weights, o["confidence"])
     if "cross_entropy" in report:
         report["perplexity"] = perplexity(report["cross_entropy"])
         if "bytes" in kept[0][0]:
@@ -428,6 +428,15 @@ def quantile(values: Sequence[Any], weights: Sequence[Any], level: float) -> Any
         if running >= goal:
             return value
     return ordered[-1][0]
+
+
+def wilson(share: Any, weights: Sequence[Any], confidence: float) -> tuple[Any, Any]:
+    """The interval of a share: the values p with |share − p| ≤ z·√(p(1 − p)/n), n = (Σw)²/Σw², solved for p."""
+    z = mp.sqrt(2) * mp.erfinv(mp.mpf(confidence))
+    n = mp.fsum(weights) ** 2 / mp.fsum(w * w for w in weights)
+    a, b, c = 1 + z * z / n, -(2 * share + z * z / n), share * share
+    root = mp.sqrt(b * b - 4 * a * c)
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
 
 
 def summarize(values: Sequence[Any], weights: Sequence[Any], levels: Sequence[float] = (), confidence: float = 0.95) -> Summary:

@@ -769,7 +769,7 @@ def test_a_file_that_is_replaced_after_its_rows_were_read(tmp_path: Path, monkey
 # ---- states
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"streamloss state 1\n", b"streamloss state 9\n" + bytes(99)], ids=range(4))
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"streamloss state 2\n", b"streamloss state 9\n" + bytes(99)], ids=range(4))
 def test_a_state_that_is_none(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "rows.state"
     file.write_bytes(content)

@@ -548,7 +548,7 @@ def test_cancellation_leaves_no_error() -> None:
 
 
 def test_the_state_holds_the_sums_to_the_last_bit() -> None:
-    from streamloss.state import limbs_value
+    from streamloss.digits import limbs_value
 
     state: State = streamloss.evaluate({"logprob": -np.array(EXTREME), "weight": np.array(WEIGHTS)}).state
     pairs = [(Fraction(w), Fraction(x)) for w, x in zip(WEIGHTS, EXTREME, strict=True)]

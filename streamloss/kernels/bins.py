@@ -1,4 +1,4 @@
-"""Row values into the many small sums: confidence bins, classes. Fixed digits (see `state`), each addend rounded once."""
+"""Row values into the many small sums: confidence bins, classes. Fixed digits (see `digits`), each addend rounded once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from streamloss.digits import CLASS_INFINITE, CLASS_WEIGHT, RELIABILITY_OUTCOME, RELIABILITY_SCORE, RELIABILITY_WEIGHT
 from streamloss.ieee.bits import fma, to_bits
 from streamloss.ieee.elementary import INF, ROUND, ROUND_BITS
 from streamloss.jit import loop, scalar
 from streamloss.kernels.moments import bits_of, magic
-from streamloss.state import (
-    CLASS_INFINITE,
-    CLASS_WEIGHT,
-    RELIABILITY_OUTCOME,
-    RELIABILITY_SCORE,
-    RELIABILITY_WEIGHT,
-)
 
 F0, F1, F2 = magic(-20), magic(-60), magic(-100)
 F0_BITS, F1_BITS, F2_BITS = bits_of(F0), bits_of(F1), bits_of(F2)

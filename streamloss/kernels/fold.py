@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from streamloss.digits import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED
 from streamloss.errors import USED
 from streamloss.ieee.elementary import INF
 from streamloss.jit import allocating, loop
@@ -31,6 +32,7 @@ from streamloss.kernels.moments import (
     add_indicators,
     add_moments,
     add_narrow,
+    add_odd_moments,
     add_range,
     add_weighted_moments,
     count_buckets,
@@ -39,7 +41,6 @@ from streamloss.kernels.moments import (
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
-from streamloss.state import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED
 
 TILE = 512  # rows folded at a time: as many addends below 2^51 fit an int64
 STRIDE = TILE + 8  # columns of a tile's arrays: rows 4096 bytes apart would share the same few places of the cache
@@ -79,8 +80,8 @@ class Sums(NamedTuple):
 class Rows(NamedTuple):
     """What a batch of n rows has besides its values. code, flags and at_target (n,) are written to; the others may be (0,).
 
-    out (SLOTS, n) keeps the row values, or is (SLOTS, 0) where they are only folded. The threads take `step` rows at a time,
-    TILE at most, from `cursor` (1,) on (see `cursor`).
+    out (S, n) keeps the row values of the slots `kept` (S,). The threads take `step` rows at a time, TILE at most, from
+    `cursor` (1,) on (see `cursor`).
     """
 
     cursor: Any
@@ -91,6 +92,7 @@ class Rows(NamedTuple):
     label: Any
     weight: Any
     bytes: Any
+    kept: Any
     out: Any
 
 
@@ -166,7 +168,7 @@ def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: An
     moments, spread, at = sums.moments[t, q], sums.spread[q], sums.by_class[q]
     digits = CLASS_SUMS + FIXED_DIGITS * at
     if sums.indicator[q]:
-        add_indicators(v, m, moments, sums.extremes[t, q])
+        add_indicators(v, m, moments, np.int64(0), sums.extremes[t, q])
         if at >= 0:
             add_hits_by_class(v, own, m, sums.classes[t], digits)
         return
@@ -174,9 +176,9 @@ def fold_plain(q: int, v: Any, m: int, own: Any, sums: Sums, t: int, buckets: An
     add_range(low, high, sums.extremes[t, q])
     narrow = (smallest >= np.int64(NARROW_LOW)) & (largest < np.int64(NARROW_HIGH))
     if narrow:
-        add_narrow(v, m, moments, buckets)
-    else:
-        sums.infinite[t, q] += add_moments(v, m, moments)
+        add_narrow(v, m, moments, np.int64(0), buckets)
+    elif add_moments(v, m, moments, np.int64(0)) > 0:
+        sums.infinite[t, q] += add_odd_moments(v, m, moments)
     if spread >= 0:
         if low <= 0 or not narrow:
             find_buckets(v, m, buckets)
@@ -219,10 +221,10 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, sums: Sums, t: Any, room
     """
     for j in range(min(n, rows.bytes.shape[0])):
         out[BYTES, j] = rows.bytes[first + j]
-    if rows.out.shape[1] > 0:
-        for slot in range(SLOTS):
-            for j in range(n):
-                rows.out[slot, first + j] = out[slot, j]
+    for s in range(rows.kept.shape[0]):
+        values, place = out[rows.kept[s]], rows.out[s]
+        for j in range(n):
+            place[first + j] = values[j]
     index, w, own, classes = room.index, room.weight, room.own, sums.classes[t]
     m = choose(rows.code[first : first + n], rows.flags[first : first + n], n, index, sums.ledger[t])
     if m == 0:
@@ -237,7 +239,7 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, sums: Sums, t: Any, room
     if weighted:
         load_numbers(rows.weight, first, index, m, together, w)
         for j in range(m):
-            add_weight(sums.weight[t], w[j])
+            add_weight(sums.weight[t], w[j], np.int64(0))
             sums.ledger[t, LEDGER_BEYOND] += np.int64(not FIXED_FROM <= w[j] <= FIXED_TO)
     outcome = used[OUTCOME, start:stop]
     if classes.shape[0] > 0 and sums.hard:

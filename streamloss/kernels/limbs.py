@@ -1,4 +1,4 @@
-"""Exact addition into limbs (see `state`): integers, float64s, and products of up to four of them, digit by digit."""
+"""Exact addition into limbs (see `digits`): integers, float64s, and products of up to four of them, digit by digit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from streamloss.digits import BIAS
 from streamloss.ieee.bits import fma, from_bits, to_bits
 from streamloss.jit import loop, scalar
-from streamloss.state import BIAS
 
 MASK32 = 0xFFFFFFFF
 MANTISSA = 0x000FFFFFFFFFFFFF
@@ -82,8 +82,8 @@ def add_product(limbs: Any, h: float, low: float, e: int, g: float, slow: float,
 
 
 @loop
-def add_weight(sums: Any, w: float) -> None:
-    """Adds w and w²."""
+def add_weight(sums: Any, w: float, shift: Any) -> None:
+    """Adds w and w²; shift is added to their exponents (see `moments`)."""
     f, e = unit_parts(w)
-    add_float(sums[0], f, e)
-    add_product(sums[1], f, 0.0, e, f, 0.0, e)
+    add_float(sums[0], f, e + shift)
+    add_product(sums[1], f, 0.0, e + shift, f, 0.0, e)

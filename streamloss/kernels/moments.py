@@ -3,7 +3,7 @@
 Moments add Σx and Σx² (weighted: Σwx, Σw²x, Σw²x²) as limbs. The fast ways split x and the two halves of x² = h + l
 (l = fma(x, x, −h)) at fixed powers of two by adding and subtracting 1.5·2^(52+u): what is rounded off stays a float64, what
 is kept is an integer multiple of 2^u that adds as int64. `add_narrow` is exact where a whole tile is 0 or 2^-21 ≤ |x| < 2^3,
-`add_moments` for each 2^-39 ≤ |x| < 2^11; any other value goes digit by digit. See `state` for the format.
+`add_moments` for each 2^-39 ≤ |x| < 2^11; any other value goes digit by digit. See `digits` for the format.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from streamloss.digits import HIGHEST, LOWEST, LOWEST_EXPONENT, MIDDLE, OCTAVE
 from streamloss.ieee.bits import fma, to_bits
 from streamloss.ieee.elementary import INF, ONE_BITS
-from streamloss.jit import loop
+from streamloss.jit import loop, scalar
 from streamloss.kernels.limbs import add_float, add_int, add_product, add_weight, integer_parts, product, unit_parts
-from streamloss.state import HIGHEST, LOWEST, LOWEST_EXPONENT, MIDDLE, OCTAVE
 
 MAGNITUDE = 0x7FFFFFFFFFFFFFFF
 FAST_LOW, FAST_HIGH = 2.0**-39, 2.0**11
@@ -69,7 +69,7 @@ def value_range(v: Any, n: int) -> Any:
 
 
 @loop
-def add_narrow(v: Any, n: int, sums: Any, buckets: Any) -> None:
+def add_narrow(v: Any, n: int, sums: Any, shift: Any, buckets: Any) -> None:
     """`add_moments` for 2^-21 ≤ |v| < 2^3 and 0; buckets are found on the way, and are right where v is above 0."""
     q0: Any
     q0 = q1 = a0 = a1 = a2 = np.int64(0)
@@ -87,16 +87,19 @@ def add_narrow(v: Any, n: int, sums: Any, buckets: Any) -> None:
         t = low + S1
         a1 += to_bits(t) - S1_BITS
         a2 += to_bits((low - (t - S1)) + S2) - S2_BITS
-    add_int(sums[0], q0, np.int64(-48))
-    add_int(sums[0], q1, np.int64(-73))
-    add_int(sums[1], a0, np.int64(-45))
-    add_int(sums[1], a1, np.int64(-96))
-    add_int(sums[1], a2, np.int64(-147))
+    add_int(sums[0], q0, shift - 48)
+    add_int(sums[0], q1, shift - 73)
+    add_int(sums[1], a0, shift - 45)
+    add_int(sums[1], a1, shift - 96)
+    add_int(sums[1], a2, shift - 147)
 
 
 @loop
-def add_moments(v: Any, n: int, sums: Any) -> Any:
-    """Adds Σv and Σv² of finite v; returns the number of infinite ones, which are left out."""
+def add_moments(v: Any, n: int, sums: Any, shift: Any) -> Any:
+    """Adds Σv and Σv² of 2^-39 ≤ |v| < 2^11; returns how many others there are but 0, for `add_odd_moments`.
+
+    shift is added to every exponent: 0 where sums are whole limbs, else what moves them into a window (see `slices`).
+    """
     q0: Any
     q0 = q1 = a0 = a1 = a2 = a3 = np.int64(0)
     odd = np.int64(0)
@@ -123,38 +126,54 @@ def add_moments(v: Any, n: int, sums: Any) -> Any:
         t = r + V2
         a2 += to_bits(t) - V2_BITS
         a3 += to_bits((r - (t - V2)) + V3) - V3_BITS
-    add_int(sums[0], q0, np.int64(-40))
-    add_int(sums[0], q1, np.int64(-91))
-    add_int(sums[1], a0, np.int64(-29))
-    add_int(sums[1], a1, np.int64(-80))
-    add_int(sums[1], a2, np.int64(-131))
-    add_int(sums[1], a3, np.int64(-182))
+    add_int(sums[0], q0, shift - 40)
+    add_int(sums[0], q1, shift - 91)
+    add_int(sums[1], a0, shift - 29)
+    add_int(sums[1], a1, shift - 80)
+    add_int(sums[1], a2, shift - 131)
+    add_int(sums[1], a3, shift - 182)
+    return odd
+
+
+@scalar
+def is_odd(x: float) -> Any:
+    """Whether a value is finite and none of those that `add_moments` takes."""
+    size = abs(x)
+    return (size != 0.0) & (size < INF) & ((size < FAST_LOW) | (size >= FAST_HIGH))
+
+
+@loop
+def add_squared(x: float, sums: Any, shift: Any) -> None:
+    """Adds x and x² of a finite x, digit by digit."""
+    m, e = integer_parts(x)
+    add_int(sums[0], m, e + shift)
+    m = abs(m)
+    a, b = m >> np.int64(27), m & np.int64(0x7FFFFFF)
+    add_int(sums[1], a * a, 2 * e + 54 + shift)
+    add_int(sums[1], 2 * a * b, 2 * e + 27 + shift)
+    add_int(sums[1], b * b, 2 * e + shift)
+
+
+@loop
+def add_odd_moments(v: Any, n: int, sums: Any) -> Any:
+    """Adds Σv and Σv² of what `add_moments` has left; returns the number of infinite ones, which are left out."""
     infinite = 0
-    if odd > 0:
-        for i in range(n):
-            x = v[i]
-            size = abs(x)
-            if size == INF:
-                infinite += 1
-            elif size != 0.0 and not FAST_LOW <= size < FAST_HIGH:
-                m, e = integer_parts(x)
-                add_int(sums[0], m, e)
-                m = abs(m)
-                a, b = m >> np.int64(27), m & np.int64(0x7FFFFFF)
-                add_int(sums[1], a * a, 2 * e + 54)
-                add_int(sums[1], 2 * a * b, 2 * e + 27)
-                add_int(sums[1], b * b, 2 * e)
+    for i in range(n):
+        if abs(v[i]) == INF:
+            infinite += 1
+        elif is_odd(v[i]):
+            add_squared(v[i], sums, np.int64(0))
     return infinite
 
 
 @loop
-def add_indicators(v: Any, n: int, sums: Any, extremes: Any) -> None:
+def add_indicators(v: Any, n: int, sums: Any, shift: Any, extremes: Any) -> None:
     """Moments and extremes of values that are 0 or 1."""
     ones = np.int64(0)
     for i in range(n):
         ones += np.int64(v[i])
-    add_int(sums[0], ones, np.int64(0))
-    add_int(sums[1], ones, np.int64(0))
+    add_int(sums[0], ones, shift)
+    add_int(sums[1], ones, shift)
     if ones < n:
         extremes[0], extremes[1] = min(extremes[0], np.int64(0)), max(extremes[1], np.int64(0))
     if ones > 0:
@@ -169,20 +188,26 @@ def add_range(low: int, high: int, extremes: Any) -> None:
 
 
 @loop
+def add_weighted(x: float, w: float, sums: Any, shift: Any) -> None:
+    """Adds wx, w²x and w²x² of finite numbers that are not 0."""
+    h, low, e = product(w, x)
+    f, fe = unit_parts(w)
+    add_float(sums[0], h, e + shift)
+    add_float(sums[0], low, e + shift)
+    add_product(sums[1], h, low, e + shift, f, 0.0, fe)
+    add_product(sums[2], h, low, e + shift, h, low, e)
+
+
+@loop
 def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> Any:
     """Adds Σwv, Σw²v and Σw²v² of finite v; the weights of infinite ones go to `lost` (Σw, Σw²). Returns their number."""
     infinite = 0
     for i in range(n):
         if abs(v[i]) == INF:
             infinite += 1
-            add_weight(lost, w[i])
+            add_weight(lost, w[i], np.int64(0))
         elif v[i] != 0.0:
-            h, low, e = product(w[i], v[i])
-            f, fe = unit_parts(w[i])
-            add_float(sums[0], h, e)
-            add_float(sums[0], low, e)
-            add_product(sums[1], h, low, e, f, 0.0, fe)
-            add_product(sums[2], h, low, e, h, low, e)
+            add_weighted(v[i], w[i], sums, np.int64(0))
     return infinite
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.digits import LEDGER
 from streamloss.ieee.bits import LANES
 from streamloss.kernels.binary import binary, score
 from streamloss.kernels.categorical import categorical
@@ -16,7 +17,6 @@ from streamloss.kernels.pair import pair
 from streamloss.kernels.panel import FORMS, Loss, Stored
 from streamloss.options import SUM_TOLERANCE, Options, Task
 from streamloss.quantities import SLOTS, Plan, top_ks
-from streamloss.state import LEDGER
 
 
 def _nothing(dtype: type[np.generic]) -> NDArray[Any]:
@@ -26,8 +26,9 @@ def _nothing(dtype: type[np.generic]) -> NDArray[Any]:
     return empty
 
 
-_NO_LABEL, NO_NUMBER = _nothing(np.int64), _nothing(np.float64)
-_FOLDED = np.empty((SLOTS, 0))
+NO_LABEL, NO_NUMBER = _nothing(np.int64), _nothing(np.float64)
+ALL_SLOTS = np.arange(SLOTS)
+_FOLDED = np.empty((0, 0))
 
 
 def tolerance(options: Options, dtype: str) -> float:
@@ -78,11 +79,13 @@ def add_rows(
     bytes_: NDArray[np.float64] | None = None,
     flags: NDArray[np.uint8],
     at_target: NDArray[np.uint8],
+    kept: NDArray[np.int64] = ALL_SLOTS,
     out: NDArray[np.float64] | None = None,
     sums: Sums | None = None,
     threads: int,
 ) -> None:
-    """Adds rows whose code is USED to the sums, and keeps their values in out (SLOTS, n), in nats, as far as both are given.
+    """Adds rows whose code is USED to the sums, and keeps their values of the slots `kept` (S,) in out (S, n), in nats, as far
+    as both are given.
 
     prediction is (n, K) or (n,), of a dtype that `ieee.bits.widen` knows. Rows that break a rule get its number in code;
     `at_target` is 1 where the rule is the target's.
@@ -93,9 +96,10 @@ def add_rows(
         code=code,
         flags=flags,
         at_target=at_target,
-        label=_NO_LABEL if label is None else label,
+        label=NO_LABEL if label is None else label,
         weight=NO_NUMBER if weight is None else weight,
         bytes=NO_NUMBER if bytes_ is None else bytes_,
+        kept=ALL_SLOTS[:0] if out is None else kept,
         out=_FOLDED if out is None else out,
     )
     into = _no_sums(threads) if sums is None else sums
@@ -136,6 +140,6 @@ def _step(n: int, threads: int) -> int:
     return min(TILE, share - share % LANES if share >= LANES else max(share, 1))
 
 
-def row_buffer(rows: int) -> NDArray[np.float64]:
+def row_buffer(rows: int, slots: int = SLOTS) -> NDArray[np.float64]:
     """Room for the row values of so many rows."""
-    return np.empty((SLOTS, rows))
+    return np.empty((slots, rows))

@@ -89,7 +89,7 @@ def survey(path: str) -> Footer:
 
 def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time."""
-    with unchanged(part), opened(part.path) as file:
+    with unchanged(part), opened(part.path, plan.text_keys) as file:
         at, starts = part.first_row, group_starts(file)
         for batch in record_batches(file, part, plan, plan.needed, at):
             yield convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
@@ -176,15 +176,20 @@ def _compare(part: Part) -> None:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[pq.ParquetFile]:
-    """The file, open, on a handle of its own. Raises `DataError` when it is no Parquet file that can be read."""
+def opened(path: str, coded: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """The file, open, on a handle of its own; the text of the columns `coded` is read as dictionaries.
+
+    Raises `DataError` when it is no Parquet file that can be read.
+    """
     try:
         handle = open_file(path)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     with handle:
         try:
-            file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+            file = pq.ParquetFile(
+                handle, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True, read_dictionary=list(coded)
+            )
         except _ERRORS as error:
             raise _not_parquet(path, handle, error) from error
         yield file

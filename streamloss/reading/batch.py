@@ -20,6 +20,21 @@ ARRAY_DTYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in ARRAY_DTYPES.items()}
 
 
+Value = str | int | bool | None
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column to group by: row i has values[codes[i]]; not every value need occur."""
+
+    codes: NDArray[np.int32]
+    values: list[Value]
+
+    def rows(self, cut: slice) -> Coded:
+        """Some of the rows, sharing memory."""
+        return Coded(self.codes[cut], self.values)
+
+
 @dataclass(kw_only=True)
 class Batch:
     """n rows. `code` is USED, IGNORED or a rule of `errors.RULES` for every row; the kernels look only at USED rows and
@@ -36,6 +51,7 @@ class Batch:
     label: NDArray[Any] | None = None  # (n,) int64, or float64 for a soft binary label
     weight: NDArray[np.float64] | None = None  # (n,)
     bytes: NDArray[np.float64] | None = None  # (n,)
+    keys: dict[str, Coded] = field(default_factory=dict)  # the columns of --by
     found: dict[int, tuple[str, object]] = field(default_factory=dict)  # row -> (column, value) for codes set in reading
 
     def __len__(self) -> int:
@@ -63,5 +79,6 @@ class Batch:
             label=part(self.label),
             weight=part(self.weight),
             bytes=part(self.bytes),
+            keys={name: coded.rows(cut) for name, coded in self.keys.items()},
             found={row - start: seen for row, seen in self.found.items() if start <= row < stop},
         )

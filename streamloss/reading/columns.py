@@ -32,11 +32,11 @@ from streamloss.errors import (
     DataError,
     Place,
 )
-from streamloss.reading.batch import ARRAY_DTYPES, Batch
+from streamloss.reading.batch import ARRAY_DTYPES, Batch, Coded, Value
 from streamloss.reading.encodings import interleave
 from streamloss.reading.layouts import is_text
 from streamloss.reading.memory import one_batch
-from streamloss.reading.paths import first_line
+from streamloss.reading.paths import first_line, partitions
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
@@ -45,6 +45,8 @@ Bools = NDArray[np.bool_]
 # Values are remembered for the first rows of each rule in a batch: enough for any message, little for a bad file.
 REMEMBERED = 64
 STANDING = 128  # flat columns up to which a row is gathered by the kernel, which takes 32 rows at a time anyway
+_FEW = 1 << 12  # integers that may all be listed, whether they occur or not
+_NOTHING = np.empty(0)
 _UNKNOWN = np.iinfo(np.int64).min
 
 
@@ -60,6 +62,7 @@ class Column:
     bound: int | None = None  # no label is above it or negative, where that is known
     show: Callable[[int], object] = lambda row: None
     stack: NDArray[Any] | None = None  # (K, n), where the values are the row of one of K flat columns
+    coded: Coded | None = None  # of a column to group by, where its values are no integers
 
 
 class _Codes:
@@ -99,6 +102,8 @@ def column_of(batch: pa.RecordBatch, plan: Plan, role: str, name: str, *, path: 
     """A column of an Arrow batch in its role."""
     one_field(batch.schema, name, path)
     column = batch.column(name)
+    if role == "by":
+        return Column(name, _NOTHING, coded=_coded(name, column, path))
     if role == "label":
         return _labels(plan, column, path)
     dtype = dtype_of(plan, role)
@@ -178,8 +183,51 @@ def batch_of(
         label=None if label is None or plan.task.label == "none" else _frozen(label.values),
         weight=None if weights is None else _frozen(weights),
         bytes=None if size is None else _frozen(size.values),
+        keys=_keys(read, plan, n, path),
         found=codes.found,
     )
+
+
+def _keys(read: Callable[[str, str], Column], plan: Plan, n: int, path: str | None) -> dict[str, Coded]:
+    """The columns of --by, those of the path among them."""
+    keys = {}
+    for name in plan.columns.get("by", ()):
+        column = read("by", name)
+        keys[name] = column.coded or _coded_integers(column.values, plan.kinds[name] == "bool")
+    for name, kind in plan.of_path:
+        value: Value = path if kind == "file" else partitions(path or "").get(name)
+        keys[name] = Coded(np.zeros(n, dtype=np.int32), [int(value) if kind == "number" and value is not None else value])
+    return keys
+
+
+def _coded(name: str, column: pa.Array, path: str | None) -> Coded:
+    """Text, integers and booleans of Arrow, where null is a value of its own."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if not pa.types.is_dictionary(column.type):
+        column = (column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column).dictionary_encode()
+    try:
+        values: list[Value] = column.dictionary.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError("text that is not UTF-8", place=Place(path, column=name)) from error
+    indices = column.indices
+    codes = indices.fill_null(0).to_numpy().astype(np.int32)
+    if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < max(len(values), 1):
+        raise DataError("damaged dictionary: an index out of range", place=Place(path, column=name))
+    if indices.null_count:
+        codes[indices.is_null().to_numpy(zero_copy_only=False)] = len(values)
+        values.append(None)
+    return Coded(codes, values)
+
+
+def _coded_integers(values: NDArray[Any], boolean: bool) -> Coded:
+    """Integers, or booleans as 0 and 1."""
+    if boolean:
+        return Coded(values.astype(np.int32), [False, True])
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if high - low < max(len(values), _FEW):
+        return Coded((values - low).astype(np.int32), list(range(low, high + 1)))
+    return _coded("", pa.array(values), None)
 
 
 def first_length(column: pa.Array) -> int | None:

@@ -96,6 +96,16 @@ def label_kind_of(kind: pa.DataType) -> str | None:
     return "soft" if pa.types.is_floating(kind) else None
 
 
+def key_kind_of(kind: pa.DataType) -> str | None:
+    """'number', 'bool' or 'name' for what rows can be grouped by; None for the rest."""
+    kind = storage(kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_boolean(kind):
+        return "bool"
+    return "number" if pa.types.is_integer(kind) else "name" if is_text(kind) else None
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether the type is one of Arrow's strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

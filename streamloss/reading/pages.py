@@ -225,7 +225,7 @@ class _Rest:
         self._piece = None
 
     def _open(self, first_row: int) -> Iterator[pa.RecordBatch]:
-        with opened(self._part.path) as file:
+        with opened(self._part.path, self._plan.text_keys) as file:
             yield from record_batches(file, self._part, self._plan, self.columns, first_row)
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 from streamloss.errors import DataError, Place, UsageError
 
 ENDINGS = (".parquet", ".pq")
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -47,6 +48,16 @@ def expand(paths: Sequence[str]) -> list[str]:
         for file in _remote(path) if is_uri(path) else _local(path):
             files.setdefault(file if is_uri(file) else os.path.realpath(file), file)
     return sorted(files.values())
+
+
+def partitions(path: str) -> dict[str, str | None]:
+    """The hive partition columns that the folders of a path name: {'year': '2026'} of 'in/year=2026/0.parquet'."""
+    found: dict[str, str | None] = {}
+    for folder in path.split("?")[0].split("/")[:-1]:
+        name, mark, value = folder.partition("=")
+        if name and mark:
+            found[unquote(name)] = None if value == HIVE_NULL else unquote(value)
+    return found
 
 
 def stamp(path: str) -> Stamp:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
@@ -22,8 +22,9 @@ import pyarrow as pa
 from streamloss.errors import DataError, Place, UsageError
 from streamloss.options import PREDICTIONS, ROLES, TARGETS, Form, LabelKind, Options, Task
 from streamloss.reading.batch import ARRAY_DTYPES
-from streamloss.reading.layouts import is_number, label_kind_of, layout_of, storage, value_dtype
+from streamloss.reading.layouts import is_number, key_kind_of, label_kind_of, layout_of, storage, value_dtype
 
+PathKey = Literal["file", "number", "text"]  # what a path tells of a column: the path itself, or a partition's value
 Reader = Literal["auto", "pages", "arrow"]  # who reads Parquet: pages where it can, nobody but pages, nobody but pyarrow
 
 SCALAR_PREDICTIONS = ("logit", "prob", "logprob")
@@ -50,6 +51,7 @@ class Plan:
     target_dtype: str | None
     batch_rows: int
     reader: Reader = "auto"
+    of_path: tuple[tuple[str, PathKey], ...] = ()  # columns of --by that the path tells, not the file
 
     @property
     def prediction(self) -> str:
@@ -62,11 +64,17 @@ class Plan:
         return next((role for role in TARGETS if role in self.columns), None)
 
     @property
+    def text_keys(self) -> list[str]:
+        """Columns of text that are read to group by and for nothing else."""
+        others = {name for role, names in self.columns.items() if role != "by" for name in names}
+        return [name for name in self.columns.get("by", ()) if self.kinds[name] == "name" and name not in others]
+
+    @property
     def row_bytes(self) -> int:
         """What the values of one row take when they are decoded."""
         count = self.task.classes if self.prediction in CLASS_ROLES else 1
         dtypes = [dtype for dtype in (self.prediction_dtype, self.target_dtype) if dtype]
-        others = sum(role in self.columns for role in ("label", "weight", "mask", "bytes"))
+        others = sum(role in self.columns for role in ("label", "weight", "mask", "bytes")) + len(self.columns.get("by", ()))
         return count * sum(ARRAY_DTYPES[dtype].itemsize for dtype in dtypes) + 8 * others
 
     @property
@@ -83,14 +91,18 @@ def make_plan(
     path: str | None = None,
     batch_rows: int | None = None,
     reader: Reader = "auto",
+    partitions: Mapping[str, PathKey] | None = None,
 ) -> Plan:
-    """Decide roles, family, K and dtypes.
+    """Decide roles, family, K and dtypes; `partitions` are the hive partition columns that --by may name.
 
     `first_length(column)` gives the length of the first row of a list column that is not null; it is asked only where
     neither the type nor `--classes` fixes K. Raises `UsageError` for what the options leave open, `DataError` for
     columns that are missing or cannot serve.
     """
     roles, columns = _find(schema, options, path)
+    by, of_path = _groupings(schema, options, partitions or {}, path)
+    if by:
+        columns["by"] = by
     prediction = next(role for role in PREDICTIONS if role in roles)
     target = next((role for role in TARGETS if role in roles), None)
     kinds = {
@@ -138,6 +150,7 @@ def make_plan(
         target_dtype=target_dtype,
         batch_rows=batch_rows or 0,
         reader=reader,
+        of_path=of_path,
     )
     return plan if batch_rows else replace(plan, batch_rows=min(max(1, BATCH_BYTES // plan.row_bytes), MAX_BATCH_ROWS))
 
@@ -163,16 +176,17 @@ def check_schema(plan: Plan, schema: pa.Schema, path: str | None) -> None:
                 )
 
 
-def one_field(schema: pa.Schema, name: str, path: str | None) -> pa.Field:
-    """The field called `name`; `DataError` when there is none (with the nearest name) or more than one."""
+def one_field(schema: pa.Schema, name: str, path: str | None, besides: Sequence[str] = ()) -> pa.Field:
+    """The field called `name`; `DataError` when there is none (with the nearest name, of `besides` too) or more than one."""
     found = schema.get_all_field_indices(name)
     if len(found) == 1:
         return schema.field(found[0])
     if found:
         raise DataError(f"there are {len(found)} columns called {name!r}", place=Place(path))
-    near = difflib.get_close_matches(name, schema.names, n=1) or [n for n in schema.names if n.lower() == name.lower()]
+    names = [*schema.names, *besides]
+    near = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise DataError(f"no column {name!r}; there are {_listing(schema.names)}{hint}", place=Place(path))
+    raise DataError(f"no column {name!r}; there are {_listing(names)}{hint}", place=Place(path))
 
 
 def kind_of(role: str, field: pa.Field, options: Options, path: str | None, wide: bool = False) -> str:
@@ -199,13 +213,15 @@ def kind_of(role: str, field: pa.Field, options: Options, path: str | None, wide
     elif role == "weight":
         found = "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else None
         expected = "numbers"
+    elif role == "by":
+        found, expected = key_kind_of(field.type), "integers, booleans or strings (put floats into bins first)"
     elif role == "mask":
         found = "mask" if pa.types.is_boolean(kind) or pa.types.is_integer(kind) else None
         expected = "booleans"
     else:
         found, expected = "bytes" if pa.types.is_integer(kind) else None, "integers"
     if found is None:
-        unasked = getattr(options, role) is None
+        unasked = getattr(options, role, None) is None and role != "by"
         hint = f" (it was found by its name; --{role.replace('_', '-')} '' leaves it out)" if unasked else ""
         raise DataError(
             f"wrong type {field.type} for {role.replace('_', ' ')}: expected {expected}{hint}",
@@ -258,6 +274,18 @@ def _find(schema: pa.Schema, options: Options, path: str | None) -> tuple[dict[s
     roles = {role: roles[role] for role in ROLES if role in roles}
     columns = {role: _columns(schema, role, name, path) for role, name in roles.items()}
     return roles, columns
+
+
+def _groupings(
+    schema: pa.Schema, options: Options, partitions: Mapping[str, PathKey], path: str | None
+) -> tuple[tuple[str, ...], tuple[tuple[str, PathKey], ...]]:
+    """The columns of --by that the file has, and those that its path tells; 'file' is the path itself where nothing else is."""
+    known: dict[str, PathKey] = {"file": "file", **partitions}
+    names = tuple(dict.fromkeys(name for names in options.groupings for name in names))
+    inside = tuple(name for name in names if name in schema.names or name not in known)
+    for name in inside:
+        one_field(schema, name, path, [*partitions])
+    return inside, tuple((name, known[name]) for name in names if name not in inside)
 
 
 def _columns(schema: pa.Schema, role: str, name: str, path: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ with `__arrow_c_stream__`, a dict of NumPy arrays) gives `stream`, batches in or
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,14 +27,15 @@ from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, read_part, why_not
-from streamloss.reading.paths import Stamp, expand, first_line, identity, unreadable
-from streamloss.reading.roles import Plan, Reader, check_schema, make_plan
+from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
+from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan
 
 __all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
 
 PART_BYTES = 64 << 20
 STDIN = "-"
 _FOOTER_THREADS = 8
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None, reade
         path=path,
         batch_rows=batch_rows,
         reader=reader,
+        partitions=_partitions(files) if options.by else None,
     )
 
     def planned(path: str) -> _Planned:
@@ -161,6 +164,18 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None, reade
         all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
     entries = [_entry(file.path, file.stamp, sum(file.rows)) for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
+
+
+def _partitions(files: list[str]) -> dict[str, PathKey]:
+    """The hive partition columns of the paths; one is of numbers where all its values are."""
+    values: dict[str, set[str | None]] = {}
+    for path in files:
+        for name, value in partitions(path).items():
+            values.setdefault(name, set()).add(value)
+    kinds: dict[str, PathKey] = {}
+    for name, found in values.items():
+        kinds[name] = "number" if all(value is None or _INTEGER.fullmatch(value) for value in found) else "text"
+    return kinds
 
 
 def _entry(path: str, stamp: Stamp, rows: int) -> dict[str, Any]:

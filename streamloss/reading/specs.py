@@ -98,9 +98,9 @@ def spec_of(plan: Plan, role: str, name: str, leaf: Leaf) -> Spec:
         raise Declined("it is nested in an unusual way")
     stored, narrow = _stored(leaf)
     wanted: np.dtype[Any] = np.dtype(np.float64)
-    if role == "label":
+    if role in ("label", "by"):
         if leaf.integer == (64, False):
-            raise Declined("labels of uint64 may be beyond int64")
+            raise Declined(f"{'labels' if role == 'label' else 'keys'} of uint64 may be beyond int64")
         if leaf.physical in (BOOLEAN, INT32, INT64):
             wanted = np.dtype(np.int64)
     else:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamloss.slices import Value
 from streamloss.state import State
 
 SCHEMA = "streamloss.report/1"
@@ -60,6 +61,23 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class SliceReport:
+    """The rows with the same values in the columns `by`, or with `other` those of the slices beyond the cap."""
+
+    by: dict[str, Value]
+    rows: dict[str, int]
+    weight: float
+    metrics: dict[str, Metric]
+    other: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The slice's part of the JSON report."""
+        shape: dict[str, Any] = {"by": self.by, "rows": self.rows, "weight": plain(self.weight)}
+        shape["metrics"] = {key: metric.to_dict() for key, metric in self.metrics.items()}
+        return shape | ({"other": True} if self.other else {})
+
+
+@dataclass(frozen=True)
 class Report:
     """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
 
@@ -70,6 +88,7 @@ class Report:
     command: str = "evaluate"
     run: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    slices: list[SliceReport] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
@@ -86,7 +105,8 @@ class Report:
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
             "conventions": {},
             **{k: self.body[k] for k in ("reliability", "per_class")},
-            "slices": [],
+            "slices": [each.to_dict() for each in self.slices],
+            "slicing": self.body["slicing"],
             "gates": [],
             **{k: self.body[k] for k in ("inputs", "options")},
             "run": self.run,

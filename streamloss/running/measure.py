@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.digits import limbs_value
 from streamloss.errors import IGNORED, RULES, USED, DataError
 from streamloss.kernels.fold import Sums, drain
+from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
-from streamloss.kernels.rows import NO_NUMBER, add_rows, sums_of, tolerance
+from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, row_buffer, sums_of, tolerance
 from streamloss.options import Options, Task
 from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
-from streamloss.state import State, absorb, empty_arrays, layout, limbs_value, normalize
+from streamloss.running.grouping import numbers_of
+from streamloss.slices import Slices
+from streamloss.state import State, absorb, empty_arrays, layout, normalize
 
 
 class Accumulator:
@@ -32,6 +36,10 @@ class Accumulator:
         self._most_rows = 1 << (20 if task.weighted else 22)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
+        self._kept = kept_slots(self.plan)
+        self._values = np.empty((len(self._kept), 0))
+        self.slices = [Slices(task, options, by) for by in options.groupings]
+        self._shares: list[Accumulator] = []
 
     @cached_property
     def _sums(self) -> Sums:
@@ -42,12 +50,17 @@ class Accumulator:
         this one for anything.
         """
         parts = ({name: array[t : t + 1] for name, array in self.arrays.items()} for t in range(self.threads))
-        return [Accumulator(self.task, self.options, 1, arrays) for arrays in parts]
+        self._shares = [Accumulator(self.task, self.options, 1, arrays) for arrays in parts]
+        return self._shares
 
     def settle(self) -> None:
-        """Moves all that was added into `arrays`."""
+        """Moves all that was added into `arrays`, and what the shares have of slices into `slices`."""
         if "_sums" in vars(self):
             drain(self._sums)
+        for share in self._shares:
+            for mine, theirs in zip(self.slices, share.slices, strict=True):
+                mine.absorb(theirs)
+            share.slices = [Slices(self.task, self.options, by) for by in self.options.groupings]
 
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
@@ -71,25 +84,43 @@ class Accumulator:
                 raise refusal(batch, row, bool(at_target[row]), self.options)
         if self.plan.mean_probabilities:
             self._add_probabilities(batch)
+        for slices in self.slices:
+            self._add_to_slices(slices, batch)
 
     def _fold(self, batch: Batch) -> NDArray[np.uint8]:
         """Adds the rows whose code is USED; returns whose rule a bad row breaks, the prediction's (0) or the target's (1)."""
         n = len(batch)
         if self._marks.shape[1] < n:
             self._marks = np.empty((2, n), dtype=np.uint8)
+            if self.slices:
+                self._values = row_buffer(n, len(self._kept))
         flags, at_target = self._marks[0, :n], self._marks[1, :n]
         flags[:] = 0
         at_target[:] = 0
         add_rows(
             self.task, self.options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
             target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
-            weight=batch.weight, bytes_=batch.bytes, flags=flags, at_target=at_target, sums=self._sums, threads=self.threads,
+            weight=batch.weight, bytes_=batch.bytes, flags=flags, at_target=at_target, kept=self._kept,
+            out=self._values[:, :n] if self.slices else None, sums=self._sums, threads=self.threads,
         )  # fmt: skip
         return at_target
+
+    def _add_to_slices(self, slices: Slices, batch: Batch) -> None:
+        """Adds the batch whose values were kept last to the slices that its rows belong to."""
+        n = len(batch)
+        columns = Columns(
+            values=self._values[:, :n],
+            code=batch.code,
+            flags=self._marks[0, :n],
+            label=NO_LABEL if batch.label is None else batch.label,
+            weight=NO_NUMBER if batch.weight is None else batch.weight,
+        )
+        add_to_groups(slices, numbers_of(slices, batch), columns)
 
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
         again = Accumulator(self.task, self.options, self.threads)
+        again.slices = []
         again._fold(batch)
         again.settle()
         self.settle()
@@ -103,6 +134,8 @@ class Accumulator:
         """Makes room for as many rows: they add less than 2^62 to any digit."""
         drain(self._sums, above=self._most_rows // 2)
         normalize(self.arrays, self.shapes, above=1 << 61)
+        for slices in self.slices:
+            slices.carry()
         self._rows_since_carry = 0
 
     def _add_probabilities(self, batch: Batch) -> None:
@@ -120,6 +153,8 @@ class Accumulator:
             each.settle()
             normalize(each.arrays, each.shapes)
         absorb(self.arrays, other.arrays, self.shapes)
+        for mine, theirs in zip(self.slices, other.slices, strict=True):
+            mine.absorb(theirs)
 
     def loss_so_far(self) -> tuple[Fraction, Fraction]:
         """The sum of the cross-entropies of the finite rows, in nats, and of their weights; 0 where there are none."""
@@ -139,7 +174,7 @@ class Accumulator:
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
         normalize(whole, self.shapes)
-        return State(self.task, self.options, whole)
+        return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
 
 
 def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:

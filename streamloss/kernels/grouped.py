@@ -1,0 +1,399 @@
+"""Row values into the sums of the groups that the rows belong to: what `fold` does for all rows, for many groups at once.
+
+Rows are taken in the order of their groups, so that what is folded together has one place to go to. A group's sums are compact
+(see `slices`): windows of limbs, with whole limbs beside them for values beyond, and counters in pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamloss.digits import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED
+from streamloss.errors import USED
+from streamloss.ieee.bits import to_bits
+from streamloss.ieee.elementary import INF
+from streamloss.jit import decoder, loop, scalar
+from streamloss.kernels.bins import (
+    F0,
+    F0_BITS,
+    F1,
+    F1_BITS,
+    FIXED_FROM,
+    FIXED_HIGH,
+    FIXED_TO,
+    add_by_class,
+    add_fixed,
+    add_reliability,
+    add_weighted_by_class,
+    count_labels,
+    fine_bin,
+    share_labels,
+)
+from streamloss.kernels.fold import TILE, Scratch, fold_bytes, scratch
+from streamloss.kernels.limbs import add_weight
+from streamloss.kernels.moments import (
+    NARROW_HIGH,
+    NARROW_LOW,
+    add_indicators,
+    add_moments,
+    add_narrow,
+    add_range,
+    add_squared,
+    add_weighted,
+    find_buckets,
+    is_odd,
+    value_range,
+)
+from streamloss.kernels.panel import CLIPPED, NORMALIZED
+from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, Plan
+from streamloss.slices import COUNTER_PAGES, PAGE, Slices, window_shift
+
+PAGE_BITS = PAGE.bit_length() - 1
+
+
+class Groups(NamedTuple):
+    """What the rows are added to; the leading axis of the accumulators is the group (see `slices.layout`).
+
+    hard says that there are labels to count and that they are classes, crossed that cross-entropy times bytes is summed,
+    labels_at is the first page of the label counts where they stand in pages, shift moves exponents into the windows. kept (S,)
+    are the slots of the row values that are handed over; slots, indicator, spread and by_class (M,) are as in
+    `fold.Sums`. far (G, blocks) says which row of wide has whole limbs for a block of sums, table (G, pages) which row of pages
+    or, of weighted rows, of shares has a run of counters; 0 is none. taken (2,) are the last rows in use of either.
+    """
+
+    hard: Any
+    crossed: Any
+    labels_at: Any
+    shift: Any
+    kept: Any
+    slots: Any
+    indicator: Any
+    spread: Any
+    by_class: Any
+    ledger: Any
+    weight: Any
+    moments: Any
+    infinite: Any
+    infinite_weight: Any
+    extremes: Any
+    bins: Any
+    reliability: Any
+    classes: Any
+    far: Any
+    wide: Any
+    table: Any
+    pages: Any
+    shares: Any
+    taken: Any
+
+
+class Columns(NamedTuple):
+    """What is known of n rows: values (S, n) of the kept slots, code and flags (n,), label and weight, (n,) or (0,)."""
+
+    values: Any
+    code: Any
+    flags: Any
+    label: Any
+    weight: Any
+
+
+@decoder
+def sort_rows(ids: Any, groups: int, order: Any, starts: Any, owners: Any) -> Any:
+    """Puts rows in the order of their groups and cuts them into runs of one group, TILE rows long at most.
+
+    Run r has the rows order[starts[r] : starts[r + 1]] of group owners[r]. Returns the number of runs; starts and owners have
+    room for as many as there are rows, and one more.
+    """
+    n = len(ids)
+    at = np.zeros(groups + 1, dtype=np.int64)
+    for i in range(n):
+        at[ids[i] + 1] += 1
+    runs = 0
+    for g in range(groups):
+        first, stop = at[g], at[g] + at[g + 1]
+        while first < stop:
+            starts[runs], owners[runs] = first, g
+            runs += 1
+            first = min(first + TILE, stop)
+        at[g + 1] = stop
+    starts[runs] = n
+    for i in range(n):
+        g = ids[i]
+        order[at[g]] = i
+        at[g] += 1
+    return runs
+
+
+@loop
+def page_of(table: Any, page: Any, taken: Any) -> Any:
+    """The row of a page of counters, a new one where there was none."""
+    row = table[page]
+    if row == 0:
+        taken[1] += 1
+        row = taken[1]
+        table[page] = row
+    return np.int64(row)
+
+
+@loop
+def count_in_pages(numbers: Any, m: int, table: Any, first: Any, pages: Any, taken: Any) -> None:
+    """One more for counter numbers[j] of every row; the counters' pages begin at `first` of the table."""
+    for j in range(m):
+        k = np.int64(numbers[j])
+        pages[page_of(table, first + (k >> PAGE_BITS), taken), k & (PAGE - 1)] += 1
+
+
+@loop
+def share_in_pages(numbers: Any, w: Any, m: int, table: Any, first: Any, shares: Any, taken: Any) -> None:
+    """The same of weighted rows."""
+    for j in range(m):
+        k = np.int64(numbers[j])
+        add_fixed(shares[page_of(table, first + (k >> PAGE_BITS), taken), k & (PAGE - 1)], np.int64(0), w[j])
+
+
+@loop
+def far_row(groups: Groups, g: Any, block: Any) -> Any:
+    """The row of `wide` that has a block's whole limbs, a new one where there was none."""
+    row = groups.far[g, block]
+    if row == 0:
+        groups.taken[0] += 1
+        row = groups.taken[0]
+        groups.far[g, block] = row
+    return np.int64(row)
+
+
+@scalar
+def exponent_of(x: float) -> Any:
+    """e with 2^e ≤ |x| < 2^(e + 1); −1023 for 0 and subnormal numbers."""
+    return ((to_bits(x) >> np.int64(52)) & np.int64(0x7FF)) - np.int64(1023)
+
+
+@scalar
+def weight_fits(w: float) -> Any:
+    """Whether Σw and Σw² take it in their windows: the weights that the Fixed digits take too."""
+    return (w >= FIXED_FROM) & (w <= FIXED_TO)
+
+
+@scalar
+def value_fits(x: float) -> Any:
+    """Whether what a weight that fits makes of a value stays in the windows of weighted sums."""
+    e = exponent_of(x)
+    return (e >= -64) & (e <= 20)
+
+
+@loop
+def add_bins(score: Any, outcome: Any, m: int, bins: Any, at: Any) -> None:
+    """Reliability of unweighted rows whose outcome is 0 or 1: (rows, Σ outcome, Σ high, Σ low) of the score's Fixed parts."""
+    count = np.float64(bins.shape[0])
+    for j in range(m):
+        at[j] = np.int64(fine_bin(score[j], count))
+    for j in range(m):
+        x = score[j]
+        t = x + F0
+        record = bins[at[j]]
+        record[0] += 1
+        record[1] += np.int64(outcome[j])
+        record[2] += to_bits(t) - F0_BITS
+        record[3] += to_bits((x - (t - F0)) + F1) - F1_BITS
+
+
+@loop
+def add_odd(v: Any, m: int, groups: Groups, g: Any, q: Any) -> None:
+    """What `add_moments` has left of quantity q: into the window digit by digit where it fits, else into whole limbs."""
+    for j in range(m):
+        x = v[j]
+        if abs(x) == INF:
+            groups.infinite[g, q] += 1
+        elif is_odd(x):
+            e = exponent_of(x)
+            if (e >= -43) & (e <= 40):
+                add_squared(x, groups.moments[g, q], groups.shift)
+            else:
+                add_squared(x, groups.wide[far_row(groups, g, q)], np.int64(0))
+
+
+@loop
+def add_plain(v: Any, m: int, own: Any, groups: Groups, g: Any, q: Any, room: Scratch) -> None:
+    """Adds the values of quantity q of m rows of group g, which have no weights."""
+    moments, spread, at = groups.moments[g, q], groups.spread[q], groups.by_class[q]
+    if groups.indicator[q]:
+        add_indicators(v, m, moments, groups.shift, groups.extremes[g, q])
+        return
+    low, high, smallest, largest = value_range(v, m)
+    add_range(low, high, groups.extremes[g, q])
+    narrow = (smallest >= np.int64(NARROW_LOW)) & (largest < np.int64(NARROW_HIGH))
+    if narrow:
+        add_narrow(v, m, moments, groups.shift, room.buckets)
+    elif add_moments(v, m, moments, groups.shift) > 0:
+        add_odd(v, m, groups, g, q)
+    if spread >= 0:
+        if low <= 0 or not narrow:
+            find_buckets(v, m, room.buckets)
+        count_in_pages(room.buckets, m, groups.table[g], COUNTER_PAGES * spread, groups.pages, groups.taken)
+    if at >= 0:
+        small = largest < np.int64(FIXED_HIGH)
+        add_by_class(v, own, m, small, at == 0, groups.classes[g], CLASS_SUMS + groups.by_class[q], room.parts)
+
+
+@loop
+def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q: Any, room: Scratch) -> None:
+    """Adds the values of quantity q of m rows of group g, which have weights."""
+    spread, at, count = groups.spread[q], groups.by_class[q], groups.slots.shape[0]
+    for j in range(m):
+        fits = weight_fits(w[j])
+        if abs(v[j]) == INF:
+            groups.infinite[g, q] += 1
+            if fits:
+                add_weight(groups.infinite_weight[g, q], w[j], groups.shift)
+            else:
+                add_weight(groups.wide[far_row(groups, g, count + q)], w[j], np.int64(0))
+        elif v[j] != 0.0:
+            if fits and value_fits(v[j]):
+                add_weighted(v[j], w[j], groups.moments[g, q], groups.shift)
+            else:
+                add_weighted(v[j], w[j], groups.wide[far_row(groups, g, q)], np.int64(0))
+    low, high, _, _ = value_range(v, m)
+    add_range(low, high, groups.extremes[g, q])
+    if spread >= 0:
+        find_buckets(v, m, room.buckets)
+        share_in_pages(room.buckets, w, m, groups.table[g], COUNTER_PAGES * spread, groups.shares, groups.taken)
+    if at >= 0:
+        add_weighted_by_class(v, own, w, m, at == 0, groups.classes[g], CLASS_SUMS + groups.by_class[q])
+
+
+@loop
+def choose_rows(columns: Columns, order: Any, ledger: Any, index: Any) -> Any:
+    """Counts rows by code and flag, and lists those that are used; returns their number."""
+    m = 0
+    for j in range(len(order)):
+        i = order[j]
+        code, flags = columns.code[i], columns.flags[i]
+        ledger[code] += 1
+        if code == USED:
+            index[m] = i
+            m += 1
+            ledger[LEDGER_NORMALIZED] += np.int64((flags & NORMALIZED) != 0)
+            ledger[LEDGER_CLIPPED] += np.int64((flags & CLIPPED) != 0)
+    return m
+
+
+@loop
+def count_own(own: Any, w: Any, m: int, weighted: bool, groups: Groups, g: Any) -> None:
+    """Label frequencies of hard labels: among the sums by class, or in the pages behind those of the histograms."""
+    if groups.classes.shape[1] > 0:
+        count_labels(own, m, w, weighted, groups.classes[g])
+        return
+    if weighted:
+        share_in_pages(own, w, m, groups.table[g], groups.labels_at, groups.shares, groups.taken)
+    else:
+        count_in_pages(own, m, groups.table[g], groups.labels_at, groups.pages, groups.taken)
+
+
+@loop
+def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch) -> None:
+    """Adds rows of one group, TILE at most."""
+    index, used, w, own = room.index, room.used, room.weight, room.own
+    m = choose_rows(columns, order, groups.ledger[g], index)
+    if m == 0:
+        return
+    for s in range(groups.kept.shape[0]):
+        values, place = columns.values[s], used[groups.kept[s]]
+        for j in range(m):
+            place[j] = values[index[j]]
+    weighted = columns.weight.shape[0] > 0
+    if weighted:
+        for j in range(m):
+            w[j] = columns.weight[index[j]]
+            if weight_fits(w[j]):
+                add_weight(groups.weight[g], w[j], groups.shift)
+            else:
+                groups.ledger[g, LEDGER_BEYOND] += 1
+                add_weight(groups.wide[far_row(groups, g, 2 * groups.slots.shape[0])], w[j], np.int64(0))
+    outcome = used[OUTCOME]
+    if groups.hard:
+        for j in range(m):
+            own[j] = columns.label[index[j]]
+        count_own(own, w, m, weighted, groups, g)
+    elif groups.classes.shape[1] > 0:
+        share_labels(outcome, m, w, weighted, groups.classes[g])
+    for q in range(groups.slots.shape[0]):
+        v = used[groups.slots[q]]
+        if weighted:
+            add_with_weights(v, w, m, own, groups, g, np.int64(q), room)
+        else:
+            add_plain(v, m, own, groups, g, np.int64(q), room)
+    blocks = 2 * groups.slots.shape[0]
+    if groups.crossed:
+        whole = groups.wide[far_row(groups, g, blocks + 1)]
+        fold_bytes(used[CROSS_ENTROPY], used[BYTES], w, weighted, m, whole[0])
+    if groups.bins.shape[1] > 0:
+        add_bins(used[SCORE], outcome, m, groups.bins[g], room.buckets)
+    elif groups.reliability.shape[1] > 0:
+        add_reliability(used[SCORE], outcome, w, weighted, m, groups.reliability[g], room.buckets)
+
+
+@decoder
+def fold_groups(columns: Columns, order: Any, starts: Any, owners: Any, begin: int, runs: int, groups: Groups) -> Any:
+    """Adds runs `begin` … `runs` (see `sort_rows`) to their groups; returns the first for which there is no more room among the
+    pages or the whole limbs, or `runs`.
+    """
+    room = scratch()
+    pages = max(groups.pages.shape[0], groups.shares.shape[0])
+    blocks, counters = groups.far.shape[1], groups.table.shape[1]
+    for r in range(begin, runs):
+        first, stop = starts[r], starts[r + 1]
+        most = min(counters, (stop - first) * (groups.slots.shape[0] + 1))
+        if groups.taken[0] + blocks >= groups.wide.shape[0] or groups.taken[1] + most >= pages:
+            return r
+        fold_run(columns, order[first:stop], groups, np.int64(owners[r]), room)
+    return runs
+
+
+def kept_slots(plan: Plan) -> NDArray[np.int64]:
+    """The slots of the row values that groups are made of."""
+    slots = {q.slot for q in plan.moments if q.slot is not None}
+    return np.array(sorted(slots | {SCORE, OUTCOME}), dtype=np.int64)
+
+
+def _groups(slices: Slices) -> Groups:
+    """The accumulators as the kernel takes them; they may be others after every `make_room`."""
+    task, plan = slices.task, slices.plan
+    spread = {key: i for i, key in enumerate(plan.spread)}
+    keys = [q.key for q in plan.moments]
+    weighted = task.weighted
+    return Groups(
+        hard=plan.labels and task.label == "hard",
+        crossed="bits_per_byte" in plan.table,
+        labels_at=COUNTER_PAGES * len(plan.spread),
+        shift=window_shift(weighted),
+        kept=kept_slots(plan),
+        slots=np.array([q.slot for q in plan.moments], dtype=np.int64),
+        indicator=np.array([q.indicator for q in plan.moments], dtype=np.bool_),
+        spread=np.array([spread.get(key, -1) for key in keys], dtype=np.int64),
+        by_class=np.array([0 if key == "cross_entropy" and slices.costs_by_class else -1 for key in keys], dtype=np.int64),
+        far=slices.far,
+        wide=slices.wide,
+        table=slices.table,
+        pages=np.zeros((0, PAGE), dtype=np.int32) if weighted else slices.pages,
+        shares=slices.pages if weighted else np.zeros((0, PAGE, FIXED_DIGITS), dtype=np.int64),
+        taken=slices.taken,
+        **slices.arrays,
+    )
+
+
+def add_to_groups(slices: Slices, ids: NDArray[np.int32], columns: Columns) -> None:
+    """Adds n rows to their groups; ids (n,) are the numbers of these. From any thread, but one at a time."""
+    n = len(ids)
+    order, owners = np.empty(n, dtype=np.int32), np.empty(n + 1, dtype=np.int32)
+    starts = np.empty(n + 1, dtype=np.int32)
+    runs = sort_rows(ids, len(slices), order, starts, owners)
+    slices.make_room(rows=n)
+    done = 0
+    while True:
+        done = fold_groups(columns, order, starts, owners, done, runs, _groups(slices))
+        if done == runs:
+            return
+        slices.make_room(wide=slices.far.shape[1] + 1, pages=(TILE + 1) * (len(slices.plan.moments) + 1))

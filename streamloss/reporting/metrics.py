@@ -1,0 +1,394 @@
+"""From exact sums to means, errors and intervals: the only place where integers become numbers of a report.
+
+Means are exact ratios rounded once. With x̄ = Σwx / Σw over the n finite rows, the standard error is
+√(n/(n−1) · Σw²(x − x̄)²) / Σw (for equal weights s/√n; Cochran, Sampling Techniques, §6), its sums exact. Perplexity and
+ratios take theirs by the delta method. Intervals are normal, of shares of rows Wilson's. A row of infinite loss makes the mean
+infinite; the mean and error of the finite rows stand beside it. Quantiles come from the log-histogram: the smallest value with
+at least that share of the weight at or below it, to 0.4 %.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from streamloss.digits import (
+    BIAS,
+    FIXED_DIGITS,
+    FIXED_UNIT,
+    LEDGER_BEYOND,
+    LOWEST_EXPONENT,
+    MIDDLE,
+    OCTAVE,
+    RELIABILITY_OUTCOME,
+    RELIABILITY_SCORE,
+    RELIABILITY_WEIGHT,
+    Array,
+    fixed_units,
+)
+from streamloss.errors import USED
+from streamloss.options import Options
+from streamloss.quantities import SOURCES, Quantity, constant_key
+from streamloss.reporting.figures import Figures
+from streamloss.reporting.report import Metric
+
+LN2 = math.log(2)
+UNITS = {"nat": 1.0, "bit": 1 / math.log(2), "ban": 1 / math.log(10)}
+NO_ROWS = "no rows were used"
+BEYOND = "a weight beyond 2^-60 … 2^53 is summed exactly but not kept by bin or class: scale the weights"
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The exact sums of one row quantity over its n finite rows: Σw, Σw², Σwx, Σw²x, Σw²x², whole numbers of 2^-unit."""
+
+    n: int
+    infinite: int
+    unit: int
+    w: int
+    ww: int
+    x: int
+    wx: int
+    xx: int
+
+    @classmethod
+    def of(cls, n: int, infinite: int, unit: int, w: int, ww: int, x: int, wx: int, xx: int) -> Sums:
+        """The same in the largest unit that they are whole numbers of, for short ones are quick to calculate with."""
+        every = w | ww | x | wx | xx
+        spare = min((every & -every).bit_length() - 1, unit) if every else unit
+        return cls(n, infinite, unit - spare, *(value >> spare for value in (w, ww, x, wx, xx)))
+
+    @property
+    def mean(self) -> float:
+        """Σwx / Σw, rounded once."""
+        return ratio(self.x, self.w)
+
+    def deviations(self) -> tuple[int, int]:
+        """Σw²(x − x̄)² as a fraction."""
+        w, x = self.w, self.x
+        return self.xx * w * w - 2 * x * w * self.wx + x * x * self.ww, w * w << self.unit
+
+    def stderr(self) -> float | None:
+        """Standard error of the mean; None for a single row."""
+        if self.n < 2:
+            return None
+        above, below = self.deviations()
+        return root((above * self.n) << 2 * self.unit, below * self.w * self.w * (self.n - 1))
+
+    def effective(self) -> float:
+        """The rows that as many of equal weight would stand for, (Σw)² / Σw² (Kish, Survey Sampling, §11.7)."""
+        return ratio(self.w * self.w, self.ww << self.unit)
+
+
+def ratio(above: int, below: int) -> float:
+    """A quotient as float64, rounded once; infinite where it is too large."""
+    try:
+        return above / below
+    except OverflowError:
+        return math.inf if above > 0 else -math.inf
+
+
+def root(above: int, below: int) -> float:
+    """The square root of a quotient ≥ 0, scaled so that neither side under- or overflows."""
+    if above <= 0:
+        return 0.0
+    shift = (above.bit_length() - below.bit_length()) // 2
+    if shift > 0:
+        below <<= 2 * shift
+    else:
+        above <<= -2 * shift
+    try:
+        return math.ldexp(math.sqrt(above / below), shift)
+    except OverflowError:
+        return math.inf
+
+
+class Measures:
+    """Everything that is read off the figures of some rows."""
+
+    def __init__(self, figures: Figures, options: Options) -> None:
+        self.figures, self.options = figures, options
+        self.task, self.plan = figures.task, figures.plan
+        self.ledger = figures.ledger
+        self.used = self.ledger[USED]
+        self.scale = UNITS[options.unit]
+        self.z = NormalDist().inv_cdf(0.5 + options.confidence / 2)
+        self.total = figures.weights[0] if self.task.weighted else self.used << BIAS
+        self.beyond = bool(self.ledger[LEDGER_BEYOND])
+        self._sums: dict[str, Sums] = {}
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights of the used rows."""
+        return ratio(self.total, 1 << BIAS)
+
+    def sums(self, key: str) -> Sums:
+        """The sums of a row quantity."""
+        if key not in self._sums:
+            at = self.plan.index(key)
+            moments, infinite = self.figures.moments(at), self.figures.infinite(at)
+            n = self.used - infinite
+            if self.task.weighted:
+                w, ww = (whole - lost for whole, lost in zip(self.figures.weights, self.figures.lost(at), strict=True))
+                self._sums[key] = Sums.of(n, infinite, BIAS, w, ww, *moments)
+            else:
+                x, xx = moments
+                self._sums[key] = Sums.of(n, infinite, BIAS, n << BIAS, n << BIAS, x, x, xx)
+        return self._sums[key]
+
+    def interval(self, mean: float, stderr: float | None) -> dict[str, Any]:
+        """The normal confidence interval, where there is an error."""
+        if stderr is None or not math.isfinite(mean) or not math.isfinite(stderr):
+            return {}
+        return {"low": mean - self.z * stderr, "high": mean + self.z * stderr}
+
+    def metric(self, quantity: Quantity) -> Metric:
+        """Any quantity of the table."""
+        unit = self.options.unit if quantity.unit == "nat" else ""
+        blank = Metric(quantity.key, quantity.title, unit, None)
+        if self.used == 0 or self.total == 0:
+            return replace(blank, reason=NO_ROWS)
+        if self.beyond and not {"reliability", "labels", "mean_probabilities"}.isdisjoint(SOURCES.get(quantity.key, ())):
+            return replace(blank, reason=BEYOND)
+        if quantity.slot is None:
+            return replace(blank, **_DERIVED[quantity.key](self))
+        stand_in = constant_key(quantity.key, self.task, self.figures.options)
+        if stand_in == "":
+            zeros: dict[str, Any] = dict.fromkeys(("mean", "stderr", "low", "high", "min", "max", "finite_mean"), 0.0)
+            return replace(blank, **zeros, infinite=0, quantiles={_name(q): 0.0 for q in self.options.quantiles})
+        return self.row_metric(blank, stand_in or quantity.key, self.scale if unit else 1.0)
+
+    def row_metric(self, blank: Metric, key: str, scale: float) -> Metric:
+        """A quantity with sums of its own."""
+        sums = self.sums(key)
+        low, high = (_from_key(k) * scale for k in self.figures.extremes(self.plan.index(key)))
+        kept = key in self.plan.spread and not self.beyond
+        quantiles = self.quantiles(key, low, high, scale) if kept else None
+        shape: dict[str, Any] = {"min": low, "max": high, "infinite": sums.infinite, "quantiles": quantiles}
+        if sums.n == 0:
+            return replace(blank, mean=math.inf, **shape)
+        finite = sums.mean * scale
+        error = sums.stderr()
+        stderr = None if error is None else error * scale
+        if sums.infinite:
+            return replace(blank, mean=math.inf, finite_mean=finite, finite_stderr=stderr, **shape)
+        shares = self.plan.moments[self.plan.index(key)].indicator
+        ends = wilson(finite, sums.effective(), self.z) if shares else self.interval(finite, stderr)
+        return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **ends, **shape)
+
+    def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
+        """The quantiles of a row quantity, within its exact extremes."""
+        filled, counts = self.figures.histogram(key)
+        below = list(accumulate(counts))
+        found: dict[str, float] = {}
+        for q in self.options.quantiles:
+            wanted = math.ceil(Fraction(repr(q)) * below[-1])
+            value = bucket_value(int(filled[bisect_left(below, wanted)])) * scale
+            found[_name(q)] = low if q == 0 else high if q == 1 else min(max(value, low), high)
+        return found
+
+    def row_error(self, key: str) -> tuple[float, float | None]:
+        """Mean and error of a row quantity's finite rows, in nats; an infinite row makes the mean infinite."""
+        sums = self.sums(key)
+        if sums.n == 0:
+            return math.inf, None
+        return (math.inf if sums.infinite else sums.mean), sums.stderr()
+
+    def perplexity(self) -> dict[str, Any]:
+        sums = self.sums("cross_entropy")
+        if sums.n == 0:
+            return {"mean": math.inf, "infinite": sums.infinite}
+        log, error = sums.mean, sums.stderr()
+        finite = _exp(log)
+        stderr = None if error is None or not math.isfinite(finite) else finite * error
+        if sums.infinite:
+            return {"mean": math.inf, "infinite": sums.infinite, "finite_mean": finite, "finite_stderr": stderr}
+        ends = {} if error is None else {"low": _exp(log - self.z * error), "high": _exp(log + self.z * error)}
+        return {"mean": finite, "stderr": stderr, "infinite": 0, "finite_mean": finite, **ends}
+
+    def bits_per_byte(self) -> dict[str, Any]:
+        ce, size = self.sums("cross_entropy"), self.sums("bytes")
+        if size.x == 0:
+            return {"reason": "the byte counts sum to 0"}
+        if ce.infinite or ce.n == 0:
+            return {"mean": math.inf, "infinite": ce.infinite}
+        r = Fraction(ce.x << size.unit, size.x << ce.unit)
+        mean = ratio(r.numerator, r.denominator) / LN2
+        stderr = None
+        if ce.n > 1:
+            both = Fraction(self.figures.cross, 1 << BIAS)
+            squares = Fraction(ce.xx, 1 << ce.unit) - 2 * r * both + r * r * Fraction(size.xx, 1 << size.unit)
+            squares = squares * ce.n / (ce.n - 1) / Fraction(size.x, 1 << size.unit) ** 2
+            stderr = root(squares.numerator, squares.denominator) / LN2
+        return {"mean": mean, "stderr": stderr, **self.interval(mean, stderr)}
+
+    @cached_property
+    def label_weights(self) -> dict[int, int]:
+        """The weight of every label that occurs, in one unit."""
+        return self.figures.labels
+
+    @cached_property
+    def base_entropy(self) -> float:
+        """The label entropy in nats."""
+        return entropy_of(list(self.label_weights.values()))
+
+    def label_entropy(self) -> dict[str, Any]:
+        return {"mean": self.base_entropy * self.scale}
+
+    def normalized(self, sign: float = 1.0, offset: float = 0.0) -> dict[str, Any]:
+        base = self.base_entropy
+        if base == 0:
+            return {"reason": "all labels are the same: the label entropy is 0"}
+        mean, _ = self.row_error("cross_entropy")
+        if not math.isfinite(mean):
+            return {"mean": offset + sign * mean}
+        value, stderr = mean / base, self.normalized_error
+        centre = offset + sign * value
+        return {"mean": centre, "stderr": stderr, **self.interval(centre, stderr)}
+
+    @cached_property
+    def normalized_error(self) -> float | None:
+        """Delta method for mean CE / H(labels): row i contributes CE_i − x̄ − r·(−ln f_y − H), with r the ratio."""
+        costs = self.figures.costs
+        if self.task.weighted or costs is None or self.used < 2:
+            return None
+        base = self.base_entropy
+        mean, _ = self.row_error("cross_entropy")
+        r = mean / base
+        squares = ratio(*self.sums("cross_entropy").deviations())
+        total = sum(self.label_weights.values())
+        for label, weight in self.label_weights.items():
+            rows, cost = costs[label]
+            surprise, deviation = information(weight, total) - base, cost / (1 << FIXED_UNIT) - rows * mean
+            squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
+        return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
+
+    def mutual_information(self) -> dict[str, Any]:
+        if (shares := self.figures.mean_probabilities) is None:
+            return {"reason": "the mean prediction is kept for all rows together, not by slice"}
+        mean, _ = self.row_error("entropy")
+        value = max(entropy_of(shares) - mean, 0.0)
+        return {"mean": value * self.scale}
+
+    @cached_property
+    def bins(self) -> list[tuple[int, int, int, int]]:
+        """(rows, weight, Σ confidence, Σ outcome) of the bins that were asked for, in Fixed units."""
+        fine = self.figures.reliability
+        return self.bin_sums(fine.reshape(self.figures.options.bins, -1, fine.shape[1]).sum(axis=1))
+
+    def bin_sums(self, records: Array) -> list[tuple[int, int, int, int]]:
+        """The same of records of bins."""
+        rows = records[:, 0].tolist()
+        at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
+        w, score, outcome = (fixed_units(records[:, i : i + FIXED_DIGITS]) for i in at)
+        return list(zip(rows, w if self.task.weighted else [n << FIXED_UNIT for n in rows], score, outcome, strict=True))
+
+    def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
+        """`fold` over the (share of weight, |confidence − accuracy|) of every bin with rows."""
+        total = sum(w for _, w, _, _ in self.bins)
+        gaps = [(w / total, abs(score - outcome) / w) for rows, w, score, outcome in self.bins if rows]
+        return {"mean": fold(gaps)}
+
+    def adaptive_ece(self) -> dict[str, Any]:
+        """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
+        fine = self.figures.reliability
+        fine, groups = fine[fine[:, 0] > 0], self.figures.options.bins
+        weights = fixed_units(fine[:, RELIABILITY_WEIGHT:RELIABILITY_SCORE]) if self.task.weighted else fine[:, 0].tolist()
+        sums = list(accumulate(weights))
+        cuts = {len(fine)}
+        for i in range(1, groups):
+            edge = sums[-1] * i  # in units of 1/groups
+            after = bisect_left(sums, edge, key=lambda s: s * groups)
+            # the edge moves to the nearer end of the fine bin that it falls into
+            nearer = after > 0 and edge - sums[after - 1] * groups < sums[after] * groups - edge
+            cuts.add(after if nearer else after + 1)
+        starts = sorted({0, *cuts} - {len(fine)})
+        parts = self.bin_sums(np.add.reduceat(fine, starts, axis=0))
+        error = sum(abs(score - outcome) for _, _, score, outcome in parts)
+        return {"mean": ratio(error << BIAS - FIXED_UNIT, self.total)}
+
+    def reliability(self) -> list[dict[str, Any]]:
+        if not self.plan.reliability or self.beyond:
+            return []
+        bins = self.figures.options.bins
+        return [
+            {
+                "low": i / bins,
+                "high": (i + 1) / bins,
+                "rows": rows,
+                "confidence": score / w if w else None,
+                "accuracy": outcome / w if w else None,
+            }
+            for i, (rows, w, score, outcome) in enumerate(self.bins)
+        ]
+
+
+_DERIVED: dict[str, Callable[[Measures], dict[str, Any]]] = {
+    "perplexity": Measures.perplexity,
+    "bits_per_byte": Measures.bits_per_byte,
+    "label_entropy": Measures.label_entropy,
+    "normalized_cross_entropy": Measures.normalized,
+    "d2": lambda s: s.normalized(sign=-1.0, offset=1.0),
+    "mutual_information": Measures.mutual_information,
+    "ece": lambda s: s.calibration(lambda gaps: math.fsum(share * gap for share, gap in gaps)),
+    "mce": lambda s: s.calibration(lambda gaps: max(gap for _, gap in gaps)),
+    "rmsce": lambda s: s.calibration(lambda gaps: math.sqrt(math.fsum(share * gap * gap for share, gap in gaps))),
+    "adaptive_ece": Measures.adaptive_ece,
+}
+
+
+def wilson(share: float, rows: float, z: float) -> dict[str, float]:
+    """The confidence interval of a share among so many rows, z standard errors wide (Wilson 1927)."""
+    if not rows > 0:
+        return {}
+    spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    centre, scale = share + z * z / (2 * rows), 1 + z * z / rows
+    return {"low": max((centre - spread) / scale, 0.0), "high": min((centre + spread) / scale, 1.0)}
+
+
+def _exp(x: float) -> float:
+    """e^x, saturating to inf."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _name(q: float) -> str:
+    return f"{q:g}"
+
+
+def _from_key(key: int) -> float:
+    """The float64 whose order-preserving integer is `key` (see `kernels.moments.value_range`)."""
+    bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
+    return float(np.int64(bits).view(np.float64))
+
+
+def bucket_value(bucket: int) -> float:
+    """The middle of a histogram bucket; 0 for the middle one and ±inf for the outermost."""
+    size = abs(bucket - MIDDLE)
+    if size == 0:
+        return 0.0
+    octave, step = divmod(size - 1, OCTAVE)
+    value = math.inf if size == MIDDLE else math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
+    return math.copysign(value, bucket - MIDDLE)
+
+
+def information(part: int, whole: int) -> float:
+    """ln(whole/part) in nats, accurate also where they are nearly the same."""
+    return -math.log(part / whole) if 2 * part < whole else -math.log1p(-((whole - part) / whole))
+
+
+def entropy_of(parts: list[int]) -> float:
+    """Σ p ln(1/p) of the shares that the parts have in their sum, in nats."""
+    whole = sum(parts)
+    return math.fsum(part / whole * information(part, whole) for part in parts if part > 0)
