@@ -61,7 +61,11 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
+    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition.
+
+    `gates` are what became of the rules of `fail_if`, as in the JSON report: `rule`, `value`, and `outcome`, which is pass,
+    fail or undecided.
+    """
 
     metrics: dict[str, Metric]
     digest: str
@@ -70,6 +74,7 @@ class Report:
     command: str = "evaluate"
     run: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    gates: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
@@ -87,7 +92,7 @@ class Report:
             "conventions": {},
             **{k: self.body[k] for k in ("reliability", "per_class")},
             "slices": [],
-            "gates": [],
+            "gates": list(self.gates),
             **{k: self.body[k] for k in ("inputs", "options")},
             "run": self.run,
         }
