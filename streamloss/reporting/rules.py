@@ -114,7 +114,7 @@ def as_text(value: object) -> str | None:
 
 
 def _quoted(text: str) -> str:
-    if re.fullmatch(r"[\w.+:/()-]+", text) and text not in ("null", "slices"):
+    if re.fullmatch(r"[\w.+:/-]+", text) and text not in ("null", "slices"):
         return text
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
