@@ -529,18 +529,20 @@ SHOWN = [
     {"rule": "max(ece over g) > 5%", "value": "inf", "outcome": "fail", "limit": 0.05, "slice": {"g": "a\x1b[2J\nb"}},
     {"rule": "ece[g='[red]x\x1b[2J\n\x00']>1", "value": None, "outcome": "undecided", "reason": "no\x07 slices", "limit": 1.0},
     {"rule": "brier > 1", "value": 0.5, "outcome": "pass"},
+    {"rule": "accuracy < 97%", "value": 0.9, "outcome": "fail", "limit": 0.97},
 ]
 
 
 def test_the_terminal_shows_gates_first_and_without_colour() -> None:
     report = REPORT | {"gates": SHOWN, "metrics": {"brier": metric(0.5)}, "reliability": [], "per_class": []}
     shown = tables.to_text(lambda console: terminal.render(report, console), 90)
-    assert shown.splitlines()[3:8] == [
+    assert shown.splitlines()[3:9] == [
         "  the run fails if",
         "  ✓ pass       cross_entropy > 0.35 (0.2)",
         '  ✗ fail       max(ece over g) > 5% (∞, g="a\\x1b[2J\\nb")',
         "  ? undecided  ece[g='[red]x\\x1b[2J\\n\\x00']>1: no\\x07 slices",
         "  ✓ pass       brier > 1 (0.5)",
+        "  ✗ fail       accuracy < 97% (0.9)",
     ]
     assert "fails if" not in tables.to_text(lambda console: terminal.render(report | {"gates": []}, console), 90)
 
@@ -553,8 +555,8 @@ def test_junit_reads_back() -> None:
     assert suite.tag == "testsuite"
     assert suite.attrib == {
         "name": "streamloss compare",
-        "tests": "4",
-        "failures": "1",
+        "tests": "5",
+        "failures": "2",
         "errors": "1",
         "skipped": "0",
         "time": "1.500",
@@ -565,6 +567,7 @@ def test_junit_reads_back() -> None:
         ("max(ece over g) > 5%", ["failure"]),
         ("ece[g='[red]x[2J\n']>1", ["error"]),
         ("brier > 1", []),
+        ("accuracy < 97%", ["failure"]),
     ]
     assert cases[2][0].get("message") == "ece[g='[red]x[2J\n']>1: no slices"
     assert suite.findtext("system-out") == f"digest {REPORT['digest']}\ninput a\\x00<b>\\n&\\udc80.parquet"

@@ -128,7 +128,12 @@ format_option = option("--format", "form", type=click.Choice(FORMATS), help="[de
 
 gates = options(
     "Gates",
-    option("--fail-if", multiple=True, metavar="RULE", help="End with 1 when this holds: 'cross_entropy > 0.35'; repeatable."),
+    option(
+        "--fail-if",
+        multiple=True,
+        metavar="RULE",
+        help="As 'cross_entropy > 0.35': end with 1 when it holds, with 4 when its number is missing; repeatable.",
+    ),
     option("--junit", metavar="FILE", help="Write the outcome of each RULE there, as JUnit XML."),
 )
 
