@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,9 @@ from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import DISPLAY, Options
 from streamloss.reading.source import Input, Plan, Reader, convert, open_input
 from streamloss.reporting.files import write_atomically
+from streamloss.reporting.gates import judge, parse_all
 from streamloss.reporting.report import Report
+from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
 from streamloss.running.local import Watcher, default_threads, run
 from streamloss.running.measure import Accumulator
@@ -28,6 +31,7 @@ def evaluate(
     reader: Reader = "auto",
     progress: Watcher | None = None,
     save_state: str | Path | None = None,
+    fail_if: str | Sequence[str] = (),
     **options: Any,
 ) -> Report:
     """Evaluates predictions and returns the report.
@@ -40,11 +44,13 @@ def evaluate(
         it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.
     save_state: a file for the exact state, which `merge` and `streamloss report` read.
+    fail_if: rules such as 'upper(cross_entropy) > 0.35' that say what is not good enough; `Report.gates` has their outcomes.
     options: the command line's options with underscores, e.g. logits='z', label='y', unit='bit' (see `Options`).
 
     Values are in `unit` (nat by default). Raises `DataError` for bad data, `UsageError` for wrong options.
     """
     asked = Options.of(**options)
+    gates = parse_all(fail_if)
     count = thread_count(threads)
     started, compiling = time.perf_counter(), jit.compile_seconds()
     source: Input = open_input(paths, asked, batch_rows, reader)
@@ -54,7 +60,7 @@ def evaluate(
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     size = source.bytes
-    return summarize(
+    report = summarize(
         state,
         seconds=seconds,
         compile_seconds=compiling,
@@ -64,6 +70,11 @@ def evaluate(
         threads=count,
         engine="local",
     )
+    return _judged(report, gates)
+
+
+def _judged(report: Report, gates: Sequence[Gate]) -> Report:
+    return replace(report, gates=tuple(judge(gates, report.to_dict()))) if gates else report
 
 
 def thread_count(threads: int | None) -> int:
@@ -79,14 +90,16 @@ def merge(
     unit: str | None = None,
     quantiles: Any = None,
     confidence: float | None = None,
+    fail_if: str | Sequence[str] = (),
 ) -> Report:
-    """The report of saved states together, in any order.
+    """The report of saved states together, in any order; `fail_if` as in `evaluate`.
 
     Raises `DataError` for a file that is no state, for states of different options or columns, and for states that overlap
     (an input that stands in two of them would count twice).
     """
     if not states:
         raise UsageError("no states were given")
+    gates = parse_all(fail_if)
     loaded = [(str(path), _load(path)) for path in states]
     first_path, first = loaded[0]
     seen: dict[str, str] = {}
@@ -100,7 +113,7 @@ def merge(
     shown = {"unit": unit, "quantiles": quantiles, "confidence": confidence}
     own = {k: v for k, v in first.options.to_dict().items() if k not in DISPLAY or shown[k] is None}
     options = Options.of(**own, **{k: v for k, v in shown.items() if v is not None})
-    return summarize(merge_states([state for _, state in loaded]), options, command="report")
+    return _judged(summarize(merge_states([state for _, state in loaded]), options, command="report"), gates)
 
 
 def _load(path: str | Path) -> State:
@@ -205,9 +218,10 @@ class Evaluator:
         """Goes on from a state."""
         self._merged, self._accumulator = state, None
 
-    def report(self) -> Report:
-        """The report so far."""
-        return summarize(self.state(), self.options)
+    def report(self, *, fail_if: str | Sequence[str] = ()) -> Report:
+        """The report so far; `fail_if` as in `evaluate`."""
+        gates = parse_all(fail_if)
+        return _judged(summarize(self.state(), self.options), gates)
 
     def to_bytes(self) -> bytes:
         """The exact state as bytes, for `from_bytes` and `streamloss report`."""

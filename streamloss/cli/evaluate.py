@@ -28,6 +28,7 @@ from streamloss.options import Options
     ),
     shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
 )
+@shared.gates
 @shared.output
 @shared.options("Output", shared.option("--save-state", metavar="FILE", help="Keep the state for `streamloss report`."))
 def evaluate(
@@ -39,6 +40,8 @@ def evaluate(
     batch_rows: int | None,
     reader: Literal["auto", "pages", "arrow"],
     progress: bool | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
     **options: Any,
 ) -> None:
     """Report the losses, the accuracy and the calibration of the predictions in PATH...
@@ -51,10 +54,12 @@ def evaluate(
       streamloss evaluate data/digits.parquet --logits logits --label label
       streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
       streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+      streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     asked = Options.of(**options)
     destination = shared.Destination(form, output, paths)
-    shared.check_state(save_state, destination.file, paths)
+    shared.check_files(paths, output=destination.file, save_state=save_state, junit=junit)
+    shared.check_gates(fail_if, junit)
 
     from streamloss import api, jit
     from streamloss.cli.progress import Meter
@@ -68,9 +73,12 @@ def evaluate(
             reader=reader,
             progress=meter.show if meter.wanted else None,
             save_state=save_state,
+            fail_if=fail_if,
             **options,
         )
 
     from streamloss.reporting.terminal import render
 
-    destination.write(report.to_dict(), render)
+    record = report.to_dict()
+    destination.write(record, render)
+    shared.conclude(record, junit)

@@ -1,7 +1,7 @@
 """`streamloss`: the group of commands, and how anything that goes wrong ends.
 
-Exit codes: 0 done, 2 wrong usage, 3 bad data or input, 130 interrupted, 141 when the reader of our output went away. An
-exception that is none of these is a bug, and its traceback is shown.
+Exit codes: 0 done, 1 a gate failed, 2 wrong usage, 3 bad data or input, 4 a gate is undecided, 130 interrupted, 141 when the
+reader of our output went away. An exception that is none of these is a bug, and its traceback is shown.
 """
 
 from __future__ import annotations

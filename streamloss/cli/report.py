@@ -13,8 +13,16 @@ from streamloss.options import Options
 @click.command(cls=shared.Command, short_help="Merge saved states and report them.")
 @click.argument("states", nargs=-1, required=True, metavar="STATE...")
 @shared.display
+@shared.gates
 @shared.output
-def report(states: tuple[str, ...], form: str | None, output: str | None, **display: Any) -> None:
+def report(
+    states: tuple[str, ...],
+    form: str | None,
+    output: str | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
+    **display: Any,
+) -> None:
     """Merge the states that evaluate saved into one report, as if one run had read all the rows.
 
     The order of the states changes nothing, down to the last bit. States of different options are refused, and so are
@@ -27,8 +35,12 @@ def report(states: tuple[str, ...], form: str | None, output: str | None, **disp
     """
     Options.of(**display)  # wrong options are found before anything is read
     destination = shared.Destination(form, output, states)
+    shared.check_files(states, output=destination.file, junit=junit)
+    shared.check_gates(fail_if, junit)
 
     from streamloss import api
     from streamloss.reporting.terminal import render
 
-    destination.write(api.merge(list(states), **display).to_dict(), render)
+    record = api.merge(list(states), fail_if=fail_if, **display).to_dict()
+    destination.write(record, render)
+    shared.conclude(record, junit)

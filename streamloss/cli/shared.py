@@ -126,6 +126,17 @@ display = options(
 
 format_option = option("--format", "form", type=click.Choice(FORMATS), help="[default: terminal, or json for -o X.json]")
 
+gates = options(
+    "Gates",
+    option(
+        "--fail-if",
+        multiple=True,
+        metavar="RULE",
+        help="As 'cross_entropy > 0.35': end with 1 when it holds, with 4 when its number is missing; repeatable.",
+    ),
+    option("--junit", metavar="FILE", help="Write the outcome of each RULE there, as JUnit XML."),
+)
+
 output = options(
     "Output",
     format_option,
@@ -165,19 +176,51 @@ class Destination:
             except OSError as error:
                 raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
             return
-        from streamloss.reporting.files import write_atomically
-
-        write_atomically(self.file, data)
-        click.echo(f"streamloss: wrote {self.file}", err=True)
+        _write(self.file, data)
 
 
-def check_state(file: str | None, report: str | None, inputs: Iterable[str]) -> None:
-    """Raise `UsageError` when a state could not be saved at `file`."""
-    if file is None:
-        return
-    if report is not None and Path(file).resolve() == Path(report).resolve():
-        raise UsageError(f"--save-state and --output are the same file, {file}")
-    _check(file, inputs)
+def check_files(inputs: Iterable[str], **files: str | None) -> None:
+    """Raise `UsageError` when a file could not be written, or two of them are the same; the names are those of the options."""
+    seen: dict[Path, str] = {}
+    for option_name, file in files.items():
+        if file is None:
+            continue
+        flag = "--" + option_name.replace("_", "-")
+        if (other := seen.setdefault(Path(file).resolve(), flag)) != flag:
+            raise UsageError(f"{flag} and {other} are the same file, {file}")
+        _check(file, inputs)
+
+
+def check_gates(fail_if: Iterable[str], junit: str | None) -> None:
+    """Raise `UsageError` for a rule that makes no sense, and for a JUnit file without rules, which would look like a pass."""
+    from streamloss.reporting.gates import parse_all
+
+    if not parse_all(fail_if) and junit is not None:
+        raise UsageError("--junit writes the outcomes of --fail-if: give a rule too")
+
+
+def conclude(record: dict[str, Any], junit: str | None) -> None:
+    """After the report: write the JUnit file, say which gates did not pass, and end with their exit code."""
+    from streamloss.reporting.gates import exit_code, told
+    from streamloss.reporting.units import printable
+
+    if junit is not None:
+        from streamloss.reporting.junit import encode
+
+        _write(junit, encode(record))
+    words = {"fail": "failed", "undecided": "undecided"}
+    for gate in record["gates"]:
+        if gate["outcome"] in words:
+            click.echo(f"streamloss: gate {words[gate['outcome']]}: {printable(told(gate))}", err=True)
+    if code := exit_code(record["gates"]):
+        click.get_current_context().exit(code)
+
+
+def _write(file: str, data: bytes) -> None:
+    from streamloss.reporting.files import write_atomically
+
+    write_atomically(file, data)
+    click.echo(f"streamloss: wrote {file}", err=True)
 
 
 def _check(file: str, inputs: Iterable[str]) -> None:

@@ -79,7 +79,11 @@ class SliceReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition."""
+    """What an evaluation found. `to_dict()` is the JSON report; `state` merges with others of the same definition.
+
+    `gates` are what became of the rules of `fail_if`, as in the JSON report: `rule`, `value`, and `outcome`, which is pass,
+    fail or undecided.
+    """
 
     metrics: dict[str, Metric]
     digest: str
@@ -89,6 +93,7 @@ class Report:
     run: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
     slices: list[SliceReport] = field(default_factory=list)
+    gates: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
@@ -107,7 +112,7 @@ class Report:
             **{k: self.body[k] for k in ("reliability", "per_class")},
             "slices": [each.to_dict() for each in self.slices],
             "slicing": self.body["slicing"],
-            "gates": [],
+            "gates": list(self.gates),
             **{k: self.body[k] for k in ("inputs", "options")},
             "run": self.run,
         }

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from streamloss.errors import RULE_KEYS
 from streamloss.reporting import units
+from streamloss.reporting.gates import told
 from streamloss.reporting.tables import INDENT, MOST_INPUTS, Column, pairs, print_table, ruled, shortened, titled, wrapped
 from streamloss.terms import Working
 
@@ -28,11 +29,13 @@ _MOST_BINS = 20
 _DIGEST_DIGITS = 16
 _GIVEN = ("q", "p", "m", "z")  # the columns of a calculation that were typed, not calculated
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_OUTCOMES = {"pass": ("✓ pass", "green"), "fail": ("✗ fail", "bold red"), "undecided": ("? undecided", "bold yellow")}
 
 
 def render(report: Report, console: Console) -> None:
     """Print a report (the dictionary of SPEC §8)."""
     _heading(report, console)
+    _gates(report, console)
     _headline(report, console)
     _infinities(report, console)
     for title, keys in _sections(report):
@@ -55,6 +58,20 @@ def _heading(report: Report, console: Console) -> None:
     console.print()
     console.print(Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
     console.print()
+
+
+def _gates(report: Report, console: Console) -> None:
+    """What became of each rule of --fail-if; the word says it, the colour only finds it faster."""
+    if not (gates := report.get("gates")):
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for record in gates:
+        word, style = _OUTCOMES[record["outcome"]]
+        grid.add_row(Text(word, style=style), Text(units.printable(told(record))))
+    console.print(Text(" " * INDENT + "the run fails if", style="bold"))
+    console.print(Padding(grid, (0, 0, 1, INDENT)))
 
 
 def _headline(report: Report, console: Console) -> None:

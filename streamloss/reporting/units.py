@@ -59,6 +59,15 @@ def given(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else _special(value)
 
 
+def beside(value: Number, limit: Number) -> str:
+    """A number with as many digits, six or more, as show on which side of a limit it lies."""
+    v, bound = float(value), float(limit)
+    if not math.isfinite(v):
+        return _special(v)
+    # Seventeen digits are the number itself.
+    return next(text for n in (6, 9, 17) if _order(float(text := f"{v:.{n}g}"), bound) == _order(v, bound))
+
+
 def share(value: Number) -> str:
     """`87.3 %`: a share to a tenth of a percent, for a column of them."""
     return f"{100 * float(value):.1f} %"
@@ -122,6 +131,10 @@ def printable(text: object) -> str:
 
 def _scaled(value: Number, percent: bool) -> float:
     return float(value) * (100 if percent else 1)
+
+
+def _order(a: float, b: float) -> int:
+    return (a > b) - (a < b)
 
 
 def _special(v: float) -> str:
