@@ -32,13 +32,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices of one --by: the columns they are by, their table, how many of them it holds, and facts about them."""
+    """The slices of one --by: a title that the names in `by` end, facts, their table, the means over them."""
 
+    title: str
     by: list[str]
-    table: list[Column]
-    shown: int
-    count: int
     facts: list[str]
+    table: list[Column]
+    macro: list[Column]
 
 
 def sections(report: Report, metrics: Metrics) -> list[tuple[str, list[str]]]:
@@ -164,7 +164,10 @@ def slices(report: Report, most: int) -> Iterator[Slices]:
         parts = sorted(found.get(by, []), key=_costliest)
         shown = parts[:most]
         facts = wording.slicing(stated[by]) if by in stated else [units.counted(len(parts), "slice")]
-        yield Slices([units.printable(name) for name in by], _slices(by, shown), len(shown), len(parts), facts)
+        few = len(shown) < len(parts)
+        title = f"the {len(shown)} costliest of {units.count(len(parts))} slices by" if few else "slices, costliest first, by"
+        names: list[str] = [units.printable(name) for name in by]
+        yield Slices(title, names, facts, _slices(by, shown), _macro(stated.get(by, {})))
 
 
 def _costliest(part: dict[str, Any]) -> tuple[bool, float]:
@@ -220,7 +223,7 @@ def _mean(metrics: Metrics, key: str) -> str:
     return units.measured(metric["mean"], metric.get("stderr"), percent=units.is_percent(key), digits=3)
 
 
-def macro(slicing: dict[str, Any]) -> list[Column]:
+def _macro(slicing: dict[str, Any]) -> list[Column]:
     """Means over the slices of one --by, every slice counting alike."""
     means = slicing.get("macro") or {}
     return [

@@ -133,7 +133,7 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
             found.append(units.rate(run["rows_per_second"]))
         if run.get("bytes_per_second"):
             found.append(units.throughput(run["bytes_per_second"]))
-        found += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
+        found += [str(units.printable(run[key])) for key in ("device", "engine") if run.get(key)]
         if run.get("threads"):
             found.append(units.counted(run["threads"], "thread"))
         if run.get("compile_seconds", 0) > 0.05:
