@@ -127,7 +127,7 @@ def comparison(report: Report) -> list[Column]:
         ),
         Column("ratio ± error", [_shown(units.measured, p.get("ratio"), p.get("ratio_stderr")) for p in pairs.values()], 3),
         Column(
-            "of the ratio",
+            "interval of the ratio",
             [
                 units.interval(p["ratio_low"], p["ratio_high"], p.get("ratio_stderr"))
                 if p.get("ratio_low") is not None and p.get("ratio_high") is not None and p.get("ratio_stderr")
@@ -189,6 +189,9 @@ def _slices(by: Sequence[str], parts: Sequence[dict[str, Any]]) -> list[Column]:
     def rows(name: str) -> list[str]:
         return [units.count(part["rows"].get(name, 0)) for part in parts]
 
+    def infinite(part: dict[str, Any]) -> int:
+        return int((part["metrics"].get("cross_entropy") or {}).get("infinite") or 0)
+
     def column(key: str, rank: int) -> Column:
         return Column(_titled(named[key], key), [_mean(part["metrics"], key) for part in parts], rank)
 
@@ -211,6 +214,7 @@ def _slices(by: Sequence[str], parts: Sequence[dict[str, Any]]) -> list[Column]:
         *(Column(name, rows(name), 9) for name in ("ignored", "invalid") if any(p["rows"].get(name) for p in parts)),
         Column("weight", [_shown(units.number, part.get("weight")) if weighted else "" for part in parts], 2),
         *(column(key, 0) for key in first),
+        *([Column("infinite rows", [units.count(infinite(part)) for part in parts], 2)] if any(map(infinite, parts)) else []),
         *(between if paired else ()),
         *(column(key, 3 + i) for i, key in enumerate(others)),
     ]

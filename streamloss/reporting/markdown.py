@@ -61,9 +61,9 @@ def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {_line([line])}" for line in lines)
 
 
-def _heading(level: int, *parts: str) -> str:
-    first, *rest = parts
-    return f"{'#' * level} {' '.join([escape(first[:1].upper() + first[1:]), *map(_inline, rest)])}"
+def _heading(title: str, names: Sequence[str] = ()) -> str:
+    """A heading of the second level, with names that end it."""
+    return f"## {escape(title[0].upper() + title[1:])} {', '.join(map(_inline, names))}".rstrip()
 
 
 def _table(shown: Sequence[Column]) -> str:
@@ -92,28 +92,28 @@ def _blocks(report: Report) -> Iterator[str]:
     yield from _top(report)
     yield from _gates(report)
     if report.get("comparison"):
-        yield _heading(2, "New and old")
+        yield _heading("New and old")
         yield _table(columns.comparison(report))
-    yield _heading(2, "Metrics")
+    yield _heading("Metrics")
     yield from _metrics(report, report["metrics"])
     if baseline := (report.get("baseline") or {}).get("metrics"):
-        yield _heading(2, "Metrics of the old model")
+        yield _heading("Metrics of the old model")
         yield from _metrics(report, baseline)
     yield from _slices(report)
     if report.get("conventions"):
-        yield _heading(2, "As other tools compute it")
+        yield _heading("As other tools compute it")
         yield _table(columns.conventions(report))
     title, bins, shown = columns.reliability(report)
     if bins:
-        yield _heading(2, title)
+        yield _heading(title)
         yield _table(shown)
     title, shown = columns.classes(report, _EVERY_CLASS, _EVERY_CLASS)
     if shown[0].cells:
-        yield _heading(2, title)
+        yield _heading(title)
         yield _table(shown)
-    yield _heading(2, "Ledger")
+    yield _heading("Ledger")
     yield _list(wording.ledger(report) or [f"{units.counted(report['rows']['read'], 'row')} read, and every one used."])
-    yield _heading(2, "Where it came from")
+    yield _heading("Where it came from")
     yield _provenance(report)
 
 
@@ -136,7 +136,7 @@ def _gates(report: Report) -> Iterator[str]:
     gates = report.get("gates")
     if not gates:
         return
-    yield _heading(2, "Gates")
+    yield _heading("Gates")
     values = [gate.get("value") for gate in gates]
     yield _table(
         [
@@ -159,7 +159,7 @@ def _metrics(report: Report, metrics: dict[str, Any]) -> Iterator[str]:
 
 def _slices(report: Report) -> Iterator[str]:
     for found in columns.slices(report, _MOST_SLICES):
-        yield _heading(2, found.title, *found.by)
+        yield _heading(found.title, found.by)
         yield _line(found.facts)
         if found.table[0].cells:
             yield _table(found.table)

@@ -28,6 +28,15 @@ from streamloss.reporting import wording
 from streamloss.reporting.wording import Metrics, Report
 
 _OF_A_METRIC = ("mean", "stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr")
+_ERRORS = ("stderr", "low", "high")
+# What a comparison holds: whether it is a number without the metric's unit, and where its error and its interval stand.
+_COMPARED: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
+    ("new", False, ()),
+    ("old", False, ()),
+    ("difference", False, _ERRORS),
+    ("ratio", True, ("ratio_stderr", "ratio_low", "ratio_high")),
+    ("correlation", True, ()),
+)
 _TEXT = ("scope", "slice", "item", "metric", "unit", "outcome", "reason", "digest")
 _BEFORE = ("scope", "slice", "item", "metric", "unit", *_OF_A_METRIC, "rows", "weight", "slices", "bin_low", "bin_high")
 _AFTER = ("outcome", "reason", "digest")  # and the quantiles between
@@ -90,13 +99,12 @@ def _part(part: dict[str, Any], scope: str, name: str) -> Iterator[Row]:
     yield from _metrics((part.get("baseline") or {}).get("metrics") or {}, about | {"scope": "baseline"})
     for key, pair in (part.get("comparison") or {}).items():
         named = about | {"scope": "comparison"} | _named(key, part["comparison"])
-        yield named | {"item": "new", "mean": pair.get("new")}
-        yield named | {"item": "old", "mean": pair.get("old")}
-        errors = {field: pair.get(field) for field in ("stderr", "low", "high")}
-        yield named | {"item": "difference", "mean": pair.get("difference"), "reason": pair.get("reason"), **errors}
-        errors = {field: pair.get(f"ratio_{field}") for field in ("stderr", "low", "high")}
-        yield named | {"item": "ratio", "unit": "", "mean": pair.get("ratio"), **errors}
-        yield named | {"item": "correlation", "unit": "", "mean": pair.get("correlation")}
+        for item, pure, fields in _COMPARED:
+            if pair.get(item) is not None:
+                errors = {name: pair.get(field) for name, field in zip(_ERRORS, fields, strict=False)}
+                yield named | ({"unit": ""} if pure else {}) | {"item": item, "mean": pair[item]} | errors
+        if pair.get("reason"):
+            yield named | {"item": "difference", "reason": pair["reason"]}
     for key, rows in part["rows"].items():
         yield {"scope": "rows", "slice": name, "metric": key, "rows": rows}
 
@@ -134,4 +142,5 @@ def _conventions(report: Report) -> Iterator[Row]:
         for key, value in values.items():
             about = {"item": name, **_named(key, report["metrics"]), "reason": value.get("cause") or value.get("reason")}
             yield about | {"scope": "convention", "mean": value.get("value")}
-            yield about | {"scope": "convention_difference", "mean": value.get("difference")}
+            if value.get("difference") is not None:
+                yield about | {"scope": "convention_difference", "mean": value["difference"]}
