@@ -18,6 +18,7 @@ from streamloss.reporting.wording import Report
 _EVERY_CLASS = 20  # up to so many classes are all shown, and of more the costliest so many
 _MOST_SLICES = 50
 _WIDEST_PAD = 40  # cells are padded to one width for those who read the source, up to here
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _OUTCOMES = {"pass": "✅", "fail": "❌", "undecided": "❓"}
 # What is markup anywhere in a line. GitHub looks for the second half after the Markdown is done, when a backslash is gone;
 # a sign that stands in a code span of its own is not found.
@@ -52,9 +53,9 @@ def _inline(text: str) -> str:
     return code(text) if isinstance(text, Given) else escape(text)
 
 
-def _line(parts: Sequence[str], between: str = " · ") -> str:
+def _line(parts: Sequence[str]) -> str:
     """Facts in a row; where they stand at the beginning of a line they make no list and no heading."""
-    return _LEADING.sub(r"\1\\", between.join(_inline(part) for part in parts if part))
+    return _LEADING.sub(r"\1\\", " · ".join(_inline(part) for part in parts if part))
 
 
 def _list(lines: Sequence[str]) -> str:
@@ -66,13 +67,17 @@ def _heading(title: str, names: Sequence[str] = ()) -> str:
     return f"## {escape(title[0].upper() + title[1:])} {', '.join(map(_inline, names))}".rstrip()
 
 
+def _cell(text: str, column: Column, together: str) -> str:
+    """A cell, its pipes kept from ending it, and a number's `together` kept from being broken over two lines."""
+    if isinstance(text, Given):
+        return code(text).replace("|", "\\|")
+    return escape(text.replace(together, together.replace(" ", _NO_BREAK)) if column.right else text)
+
+
 def _table(shown: Sequence[Column]) -> str:
-    """A table of the columns that are not empty; those of the user's text can hold a pipe."""
+    """A table of the columns that are not empty."""
     kept = [column for column in shown if any(column.cells)]
-    grid = [
-        [_inline(text).replace("|", "\\|") if isinstance(text, Given) else escape(text) for text in (c.head, *c.cells)]
-        for c in kept
-    ]
+    grid = [[_cell(column.head, column, " %"), *(_cell(text, column, " ") for text in column.cells)] for column in kept]
     widths = [min(_WIDEST_PAD, max(3, *map(len, cells))) for cells in grid]
 
     def line(cells: Sequence[str]) -> str:
@@ -100,9 +105,10 @@ def _blocks(report: Report) -> Iterator[str]:
         yield _heading("Metrics of the old model")
         yield from _metrics(report, baseline)
     yield from _slices(report)
-    if report.get("conventions"):
+    shown = columns.conventions(report)
+    if shown[0].cells:
         yield _heading("As other tools compute it")
-        yield _table(columns.conventions(report))
+        yield _table(shown)
     title, bins, shown = columns.reliability(report)
     if bins:
         yield _heading(title)
