@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Writes data/golden/*.json: the reports of the sample data that tests/test_golden.py holds the product to.
+"""Writes data/golden: the reports of the sample data that tests/test_golden.py and tests/test_formats.py hold the product to.
 
     python scripts/make_golden.py        after a change that is meant to change a report; read the diff before committing it
 
-What differs between two runs over the same rows (`run`) and between releases (`version`) is left out.
+What differs between two runs over the same rows (`run`) and between releases (`version`) is left out. The other formats are
+made from the JSON file beside them, whose last digits may be another machine's.
 """
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import streamloss
+from streamloss.cli.shared import FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "data" / "golden"
@@ -27,6 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "distill": ("distill.parquet", {}),
 }
 
+RENDERED = ("markdown", "csv")
+
 
 def report(name: str) -> dict[str, Any]:
     """A case's report without what may differ."""
@@ -39,9 +44,20 @@ def report(name: str) -> dict[str, Any]:
     return found
 
 
+def render(found: dict[str, Any], form: str) -> bytes:
+    """A report in a format of the command line's."""
+    data: bytes = import_module(f"streamloss.reporting.{FORMATS[form].module}").encode(found)
+    return data
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for name in CASES:
-        text = json.dumps(report(name), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        (GOLDEN / f"{name}.json").write_text(text, encoding="utf-8")
-        print(f"data/golden/{name}.json: {len(text)} bytes")
+        found = report(name)
+        text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        files = {"json": text.encode()}
+        files |= {form: render(found, form) for form in RENDERED}
+        for form, data in files.items():
+            file = GOLDEN / f"{name}{FORMATS[form].endings[0]}"
+            file.write_bytes(data)
+            print(f"data/golden/{file.name}: {len(data)} bytes")

@@ -20,7 +20,7 @@ _NORMALIZE = shared.option(
 _UNIT = shared.option(
     "--unit", type=click.Choice(get_args(Unit)), default="nat", show_default=True, help="Unit of information."
 )
-_FORMAT = shared.option("--format", "form", type=click.Choice(shared.FORMATS), help="[default: terminal]")
+_FORMAT = shared.option("--format", "form", type=click.Choice(shared.PLAIN), help="[default: terminal]")
 
 
 @click.group(cls=shared.Group, short_help="Calculate a small example, term by term.")

@@ -14,6 +14,7 @@ from streamloss.options import Options
 @shared.paths
 @shared.columns
 @shared.loss
+@shared.slices
 @shared.checks
 @shared.display
 @shared.options(
@@ -54,6 +55,7 @@ def evaluate(
       streamloss evaluate data/digits.parquet --logits logits --label label
       streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
       streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+      streamloss evaluate data/digits.parquet --by group --by label_name,group
       streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     asked = Options.of(**options)

@@ -13,7 +13,7 @@ from streamloss.options import Options
 @click.command(cls=shared.Command, short_help="Say what files hold and what would be used.")
 @shared.paths
 @shared.columns
-@shared.output
+@shared.output_as(shared.PLAIN)
 def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **columns: Any) -> None:
     """Say what columns PATH... has, what they would be used as, how they are stored, who reads them, and the command to
     type.
@@ -26,7 +26,7 @@ def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **colu
       streamloss inspect data/cancer.parquet --prob prob --format json
     """
     options = Options.of(**columns)
-    destination = shared.Destination(form, output, paths)
+    destination = shared.Destination(form, output, paths, shared.PLAIN)
 
     from streamloss.reading import source
     from streamloss.reporting.schema import render_inspection

@@ -31,7 +31,7 @@ def report(
     \b
     Examples:
       streamloss evaluate data/digits.parquet --logits logits --label label --save-state digits.state
-      streamloss report digits.state --unit bit
+      streamloss report digits.state --unit bit -o digits.md
     """
     Options.of(**display)  # wrong options are found before anything is read
     destination = shared.Destination(form, output, states)

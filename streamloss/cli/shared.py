@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import click
 
@@ -18,7 +19,22 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
-FORMATS = ("terminal", "json")
+
+class Format(NamedTuple):
+    """How a report can be written: the endings of -o that choose it, and the module of `reporting` whose `encode` does it."""
+
+    endings: tuple[str, ...]
+    module: str | None
+
+
+TERMINAL = "terminal"  # the format of every other ending; what it draws differs from command to command
+FORMATS = {
+    TERMINAL: Format((), None),
+    "json": Format((".json",), "jsonfile"),
+    "markdown": Format((".md", ".markdown"), "markdown"),
+    "csv": Format((".csv",), "table"),
+}
+PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
 
 
 class Option(click.Option):
@@ -117,14 +133,19 @@ checks = options(
     option("--on-invalid", type=click.Choice(("error", "skip")), help="Stop at bad rows or skip them.  [default: error]"),
 )
 
+slices = options(
+    "Slices",
+    option("--by", metavar="COL[,COL]", multiple=True, help="Also every slice with the same values there; repeatable."),
+    option("--max-slices", type=int, metavar="N", help="The first N slices of each --by, the rest together.  [default: 10000]"),
+)
+
 display = options(
     "Display",
     option("--unit", type=click.Choice(get_args(Unit)), help="Unit of information.  [default: nat]"),
     option("--quantiles", metavar="LIST", help="Quantiles of the rows, such as 0.01,0.5,0.99."),
     option("--confidence", type=float, metavar="C", help="Level of the confidence intervals.  [default: 0.95]"),
+    option("--min-slice-rows", type=int, metavar="N", help="Leave smaller slices out of the report.  [default: 1]"),
 )
-
-format_option = option("--format", "form", type=click.Choice(FORMATS), help="[default: terminal, or json for -o X.json]")
 
 gates = options(
     "Gates",
@@ -137,28 +158,37 @@ gates = options(
     option("--junit", metavar="FILE", help="Write the outcome of each RULE there, as JUnit XML."),
 )
 
-output = options(
-    "Output",
-    format_option,
-    option("--output", "-o", metavar="FILE", help="Write the report there, whole or not at all."),
-)
+
+def output_as(formats: Sequence[str]) -> Decorator[Any]:
+    """The options for where the output goes, and in which of the formats."""
+    chosen = " ".join(ending for name in formats for ending in FORMATS[name].endings)
+    return options(
+        "Output",
+        option("--format", "form", type=click.Choice(formats), help=f"[default: as -o ends ({chosen}), else terminal]"),
+        option("--output", "-o", metavar="FILE", help="Write the report there, whole or not at all."),
+    )
+
+
+output = output_as(tuple(FORMATS))
 
 
 class Destination:
     """Where a report goes and in which format; what makes it impossible is found before the work begins."""
 
-    def __init__(self, form: str | None, file: str | None, inputs: Iterable[str] = ()) -> None:
+    def __init__(
+        self, form: str | None, file: str | None, inputs: Iterable[str] = (), formats: Iterable[str] = tuple(FORMATS)
+    ) -> None:
         self.file = None if file == "-" else file
-        self.form = form or ("json" if (self.file or "").lower().endswith(".json") else "terminal")
+        name = (self.file or "").lower()
+        self.form = form or next((form for form in formats if name.endswith(FORMATS[form].endings)), TERMINAL)
         if self.file is not None:
             _check(self.file, inputs)
 
     def write(self, record: dict[str, Any], draw: Callable[[dict[str, Any], Console], None]) -> None:
-        """Print the record, as JSON or as `draw` does, or put it into the file and say so on standard error."""
-        if self.form == "json":
-            from streamloss.reporting.jsonfile import encode
-
-            data = encode(record)
+        """Print the record, in its format or as `draw` does, or put it into the file and say so on standard error."""
+        module = FORMATS[self.form].module
+        if module is not None:
+            data = import_module(f"streamloss.reporting.{module}").encode(record)
         elif self.file is not None or not sys.stdout.isatty():
             from streamloss.reporting.tables import to_text
 

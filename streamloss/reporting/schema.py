@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from streamloss.reporting import units
-from streamloss.reporting.tables import INDENT, MOST_INPUTS, Column, pairs, print_table, shortened, wrapped
+from streamloss.reporting.columns import Column
+from streamloss.reporting.tables import INDENT, pairs, print_table, shortened, wrapped
+from streamloss.reporting.wording import MOST_INPUTS
 
 _LONGEST_RUN = 4  # of more columns alike, the first and the last are shown
 
@@ -45,7 +47,9 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
     ]
     print_table([c for c in columns if any(c.cells)], console)
 
-    lines = [("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:MOST_INPUTS])]
+    lines: list[tuple[str, str]] = [
+        ("input" if i == 0 else "", units.printable(f["path"])) for i, f in enumerate(found["files"][:MOST_INPUTS])
+    ]
     if len(found["files"]) > MOST_INPUTS:
         lines.append(("", f"and {units.counted(len(found['files']) - MOST_INPUTS, 'more file', 'more files')}"))
     for key, value in (*((key, found.get(key)) for key in ("family", "classes")), ("reader", _reader(found))):

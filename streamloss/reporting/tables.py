@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -13,9 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from streamloss.reporting.columns import Column
+
 FILE_WIDTH = 100
 INDENT = 2
-MOST_INPUTS = 4  # so many files of an input are named
 RULED = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 
 
@@ -24,20 +24,6 @@ def to_text(draw: Callable[[Console], None], width: int = FILE_WIDTH) -> str:
     buffer = io.StringIO()
     draw(Console(file=buffer, width=width, color_system=None, force_terminal=False))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; those of the lowest `rank` stay longest when the width runs out."""
-
-    head: str
-    cells: list[str]
-    rank: int
-    right: bool = True
-
-    @property
-    def width(self) -> int:
-        return max(cell_len(text) for text in (self.head, *self.cells))
 
 
 def shortened(text: str, width: int) -> str:
@@ -55,7 +41,7 @@ def print_table(columns: Sequence[Column], console: Console, title: str = "") ->
     room = console.width - INDENT
     chosen: list[Column] = []
     for column in sorted((c for c in columns if any(c.cells)), key=lambda c: c.rank):
-        if column.rank == 0 or sum(c.width + 2 for c in (*chosen, column)) <= room:
+        if column.rank == 0 or sum(_width(c) + 2 for c in (*chosen, column)) <= room:
             chosen.append(column)
     table = ruled()
     kept = [c for c in columns if c in chosen]
@@ -64,6 +50,10 @@ def print_table(columns: Sequence[Column], console: Console, title: str = "") ->
     for row in zip(*(c.cells for c in kept), strict=True):
         table.add_row(*(Text(cell) for cell in row))
     titled(title, table, console)
+
+
+def _width(column: Column) -> int:
+    return max(cell_len(text) for text in (column.head, *column.cells))
 
 
 def titled(title: str, table: Table, console: Console) -> None:

@@ -6,26 +6,23 @@ are left out, least needed first. Bold and dim carry no meaning, and text of the
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from streamloss.errors import RULE_KEYS
-from streamloss.reporting import units
+from streamloss.reporting import columns, units, wording
 from streamloss.reporting.gates import told
-from streamloss.reporting.tables import INDENT, MOST_INPUTS, Column, pairs, print_table, ruled, shortened, titled, wrapped
+from streamloss.reporting.tables import INDENT, pairs, print_table, ruled, shortened, titled, wrapped
+from streamloss.reporting.wording import Report
 from streamloss.terms import Working
-
-Report = dict[str, Any]
 
 _EVERY_CLASS = 10  # up to so many classes are all shown; of more, only the costliest
 _COSTLIEST = 5
-_MOST_BINS = 20
+_MOST_SLICES = 20
 _DIGEST_DIGITS = 16
 _GIVEN = ("q", "p", "m", "z")  # the columns of a calculation that were typed, not calculated
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -36,27 +33,27 @@ def render(report: Report, console: Console) -> None:
     """Print a report (the dictionary of SPEC §8)."""
     _heading(report, console)
     _gates(report, console)
-    _headline(report, console)
-    _infinities(report, console)
-    for title, keys in _sections(report):
-        _quantities(report, title, keys, console)
-    _failures(report, console)
+    _stacked(wording.equation(report), console)
+    _stacked(wording.highlights(report), console)
+    _lines(wording.infinities(report["metrics"], report["rows"]["used"]), console)
+    for head, keys in columns.sections(report, report["metrics"]):
+        print_table(columns.quantities(report, report["metrics"], head, keys), console)
+    _lines(wording.failures(report["metrics"]), console)
+    if report.get("comparison"):
+        print_table(columns.comparison(report), console, "the new model against the old one")
+    _slices(report, console)
+    if report.get("conventions"):
+        print_table(columns.conventions(report), console, "what other tools would say")
     _reliability(report, console)
     _per_class(report, console)
-    _ledger(report, console)
+    _lines(wording.ledger(report), console)
     _provenance(report, console)
 
 
 def _heading(report: Report, console: Console) -> None:
-    rows = report["rows"]
-    facts = [units.counted(rows["used"], "row")]
-    if report.get("classes"):
-        facts.append(units.counted(report["classes"], "class", "classes"))
-    weight = report.get("weight")
-    if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
-        facts.append(f"weight {units.number(weight)}")
+    facts = " · ".join(wording.facts(report))
     console.print()
-    console.print(Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
+    console.print(Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", facts))
     console.print()
 
 
@@ -74,23 +71,6 @@ def _gates(report: Report, console: Console) -> None:
     console.print(Padding(grid, (0, 0, 1, INDENT)))
 
 
-def _headline(report: Report, console: Console) -> None:
-    """Cross-entropy = target entropy + KL divergence as an equation, then the numbers one looks for next."""
-    metrics = report["metrics"]
-    sides = [_known(metrics, key) for key in ("cross_entropy", "target_entropy", "kl_divergence")]
-    total, floor, divergence = sides
-    if total is None:
-        return
-    cells = [(total["title"], _headline_value(total))]
-    if floor is not None and divergence is not None:
-        cells += [("=", "="), (floor["title"], _headline_value(floor))]
-        cells += [("+", "+"), (divergence["title"], _headline_value(divergence))]
-    _stacked([*cells, ("", total.get("unit", ""))], console)
-    words = {"perplexity": "perplexity", "accuracy": "accuracy", "ece": "calibration error (ECE)"}
-    found = [(word, key, _known(metrics, key)) for key, word in words.items()]
-    _stacked([(word, _headline_value(metric, key)) for word, key, metric in found if metric is not None], console)
-
-
 def _stacked(cells: Sequence[tuple[str, str]], console: Console) -> None:
     """Values in a row, each above its name."""
     if not cells:
@@ -103,134 +83,37 @@ def _stacked(cells: Sequence[tuple[str, str]], console: Console) -> None:
     console.print(Padding(grid, (0, 0, 1, INDENT)))
 
 
-def _headline_value(metric: dict[str, Any], key: str = "") -> str:
-    if metric["mean"] == 0:
-        return "0"
-    return units.measured(metric["mean"], metric.get("stderr"), percent=units.is_percent(key))
-
-
-def _sections(report: Report) -> list[tuple[str, list[str]]]:
-    """The quantities in two tables: those that have the report's unit, and pure numbers."""
-    keys = [key for key, metric in report["metrics"].items() if metric.get("mean") is not None]
-    informative = [key for key in keys if report["metrics"][key].get("unit")]
-    unit = report["unit"]
-    return [(f"in {unit}", informative), ("", [key for key in keys if key not in informative])]
-
-
-def _quantities(report: Report, title: str, keys: Sequence[str], console: Console) -> None:
-    if not keys:
-        return
-    rows = [(key, report["metrics"][key]) for key in keys]
-    percent = [units.is_percent(key) for key in keys]
-
-    def column(cell: Callable[[dict[str, Any], bool], str]) -> list[str]:
-        return [cell(metric, p) for (_, metric), p in zip(rows, percent, strict=True)]
-
-    def plain(field: str) -> Callable[[dict[str, Any], bool], str]:
-        # The extremes of what is 0 or 1 in every row say nothing; such quantities have no quantiles either.
-        return lambda m, p: units.number(m[field], percent=p, digits=3) if m.get("quantiles") else ""
-
-    def quantile(q: str) -> Callable[[dict[str, Any], bool], str]:
-        return lambda m, p: units.number(m["quantiles"][q], percent=p, digits=3) if _has_quantile(m, q) else ""
-
-    levels = sorted({q for _, m in rows for q in m.get("quantiles") or {}}, key=float)
-    confidence = (report.get("options") or {}).get("confidence", 0.95)
-    columns = [
-        Column(title, [m.get("title", key) for key, m in rows], 0, right=False),
-        Column("mean ± error", column(lambda m, p: units.measured(m["mean"], m.get("stderr"), percent=p)), 1),
-        Column(f"{100 * confidence:g} % interval", column(_interval), 2),
-        Column("min", column(plain("min")), 5),
-        *(
-            Column("median" if q == "0.5" else f"{100 * float(q):g} %", column(quantile(q)), _quantile_rank(q, levels))
-            for q in levels
-        ),
-        Column("max", column(plain("max")), 4),
-    ]
-    print_table(columns, console)
-
-
-def _quantile_rank(level: str, levels: Sequence[str]) -> int:
-    """The median first, then from the tails inwards."""
-    i = levels.index(level)
-    return 3 if level == "0.5" else 6 + min(i, len(levels) - 1 - i)
-
-
-def _has_quantile(metric: dict[str, Any], level: str) -> bool:
-    return (metric.get("quantiles") or {}).get(level) is not None
-
-
-def _interval(metric: dict[str, Any], percent: bool) -> str:
-    low, high, error = metric.get("low"), metric.get("high"), metric.get("stderr")
-    # An infinite mean has no interval; an error of 0 leaves one of no width.
-    if low is None or high is None or not error or math.isinf(float(metric["mean"])):
-        return ""
-    return units.interval(low, high, error, percent=percent)
-
-
-def _infinities(report: Report, console: Console) -> None:
-    """How many rows cost infinity, and the means over the others, in words."""
-    infinite: dict[int, list[dict[str, Any]]] = {}
-    for metric in report["metrics"].values():
-        if metric.get("infinite") and metric.get("finite_mean") is not None:
-            infinite.setdefault(metric["infinite"], []).append(metric)
-    used = report["rows"]["used"]
-    for rows, metrics in infinite.items():
-        means = [
-            f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('finite_stderr'))} {metric.get('unit', '')}"
-            for metric in metrics
-        ]
-        wrapped(
-            f"{units.count(rows)} of {units.counted(used, 'row')} {'has' if rows == 1 else 'have'} an infinite loss. "
-            f"Over the other {units.count(used - rows)}: {', '.join(mean.rstrip() for mean in means)}.",
-            console,
-        )
-    if infinite:
-        wrapped("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.", console)
+def _lines(lines: Sequence[str], console: Console) -> None:
+    """Sentences under one another."""
+    for line in lines:
+        wrapped(line, console)
+    if lines:
         console.print()
 
 
-def _failures(report: Report, console: Console) -> None:
-    """The quantities that could not be computed, with their reasons."""
-    failed = [(key, metric) for key, metric in report["metrics"].items() if metric.get("mean") is None]
-    for key, metric in failed:
-        wrapped(f"{metric.get('title', key)}  —  {units.printable(metric.get('reason', 'not known'))}", console)
-    if failed:
-        console.print()
+def _slices(report: Report, console: Console) -> None:
+    for found in columns.slices(report, _MOST_SLICES):
+        facts = ", ".join(found.facts)
+        if found.table[0].cells:
+            print_table(found.table, console, f"{found.title} {', '.join(found.by)} ({facts})")
+        heads = [column.head for column in found.table]
+        means = dict(zip(found.macro[0].cells, found.macro[1].cells, strict=True))
+        if shown := [f"{name} {means[name]}" for name in heads if name in means]:
+            _lines([f"Mean over these slices: {'; '.join(shown)}."], console)
 
 
 def _reliability(report: Report, console: Console) -> None:
-    bins = [b for b in report.get("reliability") or [] if b["rows"] and b["confidence"] is not None]
+    title, bins, shown = columns.reliability(report)
     if not bins:
         return
-    many = len(bins) > _MOST_BINS
-    if many:
-        least = sorted(bins, key=lambda b: -b["rows"])[_MOST_BINS - 1]["rows"]
-        shown = [b for b in bins if b["rows"] >= least][:_MOST_BINS]
-    else:
-        shown = bins
-    places = 2 if all(b["high"] - b["low"] > 0.015 for b in shown) else 4
-    heads = ("predicted", "rows", "mean", "observed", "gap")
-    cells = [
-        (
-            f"{b['low']:.{places}f}-{b['high']:.{places}f}",
-            units.count(b["rows"]),
-            units.share(b["confidence"]),
-            units.share(b["accuracy"]),
-            units.gap(b["accuracy"] - b["confidence"]),
-        )
-        for b in shown
-    ]
-    taken = sum(max(len(head), *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(heads))
+    taken = sum(max(len(text) for text in (column.head, *column.cells)) + 2 for column in shown)
     bar = max(10, min(40, console.width - taken - INDENT - 2))
     table = ruled()
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    for column in shown:
+        table.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
     table.add_column("observed █   predicted │" if bar >= 24 else "█ obs │ pred"[:bar], no_wrap=True)
-    for b, row in zip(shown, cells, strict=True):
+    for b, row in zip(bins, zip(*(column.cells for column in shown), strict=True), strict=True):
         table.add_row(*row, _bar(b["accuracy"], b["confidence"], bar))
-    title = "reliability: what was predicted, and how often it was so"
-    if many:
-        title += f" (the {len(shown)} fullest of {len(bins)} bins)"
     titled(title, table, console)
 
 
@@ -249,87 +132,16 @@ def _bar(filled: float, mark: float, width: int) -> Text:
 
 
 def _per_class(report: Report, console: Console) -> None:
-    classes = [c for c in report.get("per_class") or [] if c["rows"] and c.get("cross_entropy") is not None]
-    if not classes:
-        return
-    ranked = sorted(classes, key=lambda c: -float(c["cross_entropy"]))
-    shown = ranked if len(ranked) <= _EVERY_CLASS else ranked[:_COSTLIEST]
-    unit = report["unit"]
-
-    def cells(field: str) -> list[str]:
-        percent = units.is_percent(field)
-        return ["" if c.get(field) is None else units.number(c[field], percent=percent, digits=3) for c in shown]
-
-    columns = [
-        Column("class", [shortened(units.printable(c["class"]), 30) for c in shown], 0, right=False),
-        Column("rows", [units.count(c["rows"]) for c in shown], 0),
-        Column(f"cross-entropy, {unit}", cells("cross_entropy"), 0),
-        Column("accuracy", cells("accuracy"), 1),
-        Column(f"entropy, {unit}", cells("entropy"), 2),
-        Column("Brier score", cells("brier"), 3),
-    ]
-    few = len(shown) < len(ranked)
-    title = f"the {len(shown)} costliest of {units.count(len(ranked))} classes" if few else "classes, costliest first"
-    print_table([c for c in columns if any(c.cells)], console, title)
-
-
-def _ledger(report: Report, console: Console) -> None:
-    rows, ledger = report["rows"], report["ledger"]
-    lines = []
-    if rows["read"] != rows["used"]:
-        parts = [f"{units.count(rows[name])} {name}" for name in ("used", "ignored", "invalid")]
-        lines.append(f"{units.counted(rows['read'], 'row')} read: {', '.join(parts)}.")
-    broken = [f"{key.replace('_', ' ')} {units.count(ledger[key])}" for key in RULE_KEYS if ledger.get(key)]
-    if broken:
-        lines.append(f"Left out: {', '.join(broken)}.")
-    if ledger.get("normalized"):
-        lines.append(f"Renormalized to a sum of 1: {units.counted(ledger['normalized'], 'row')}.")
-    if ledger.get("clipped"):
-        lines.append(f"Clipped by --zero: {units.counted(ledger['clipped'], 'row')}.")
-    for line in lines:
-        wrapped(line, console)
-    if lines:
-        console.print()
+    title, (name, *rest) = columns.classes(report, _EVERY_CLASS, _COSTLIEST)
+    if name.cells:
+        name = replace(name, cells=[shortened(cell, 30) for cell in name.cells])
+        print_table([name, *rest], console, title)
 
 
 def _provenance(report: Report, console: Console) -> None:
-    inputs, run = report.get("inputs") or [], report.get("run") or {}
-    lines: list[tuple[str, str]] = []
-    for i, entry in enumerate(inputs[:MOST_INPUTS]):
-        facts = [units.printable(entry["path"])]
-        if entry.get("rows") is not None:
-            facts.append(units.counted(entry["rows"], "row"))
-        if entry.get("bytes") is not None:
-            facts.append(units.size(entry["bytes"]))
-        lines.append(("" if i else "input" if len(inputs) == 1 else "inputs", " · ".join(facts)))
-    if len(inputs) > MOST_INPUTS:
-        rest = inputs[MOST_INPUTS:]
-        total = sum(entry.get("bytes") or 0 for entry in rest)
-        lines.append(("", f"and {units.counted(len(rest), 'more file', 'more files')} · {units.size(total)}"))
-    if options := report.get("options"):
-        lines.append(("options", " · ".join(f"{name}={_option(value)}" for name, value in options.items())))
-    if run.get("seconds") is not None:
-        facts = [units.duration(run["seconds"])]
-        if run.get("rows_per_second"):
-            facts.append(units.rate(run["rows_per_second"]))
-        if run.get("bytes_per_second"):
-            facts.append(units.throughput(run["bytes_per_second"]))
-        facts += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
-        if run.get("threads"):
-            facts.append(units.counted(run["threads"], "thread"))
-        if run.get("compile_seconds", 0) > 0.05:
-            facts.append(f"{units.duration(run['compile_seconds'])} of compiling before")
-        lines.append(("run", " · ".join(facts)))
-    if digest := report.get("digest"):
-        lines.append(("digest", units.printable(digest)[:_DIGEST_DIGITS]))
-    pairs(lines, console)
-
-
-def _option(value: object) -> str:
-    if isinstance(value, list):
-        shown = ",".join(units.printable(v) for v in value[:MOST_INPUTS])
-        return shown + (",…" if len(value) > MOST_INPUTS else "")
-    return units.printable(value)
+    lines = wording.provenance(report)
+    shown = [(name, " · ".join(facts)[: _DIGEST_DIGITS if name == "digest" else None]) for name, facts in lines]
+    pairs(shown, console)
 
 
 def render_working(working: Working, console: Console) -> None:
@@ -357,8 +169,3 @@ def render_working(working: Working, console: Console) -> None:
         wrapped(f"= {names} = {values}", console)
     if working.remark:
         wrapped(working.remark, console)
-
-
-def _known(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
-    metric: dict[str, Any] | None = metrics.get(key)
-    return metric if metric is not None and metric.get("mean") is not None else None

@@ -47,6 +47,17 @@ def interval(low: Number, high: Number, error: Number | None = None, *, percent:
     return f"{low_text.removesuffix(' %')} … {high_text}"
 
 
+def difference(value: Number, error: Number | None = None, *, percent: bool = False) -> str:
+    """`+0.0120 ± 0.0047`: a difference with its sign and its standard error; of two shares in percentage points."""
+    text = measured(value, error, percent=percent, digits=3).replace(" %", " pp")
+    return f"+{text}" if float(value) > 0 else text
+
+
+def difference_interval(low: Number, high: Number, error: Number | None = None, *, percent: bool = False) -> str:
+    """`-0.0280 … -0.0120`: the interval of a difference; of two shares in percentage points."""
+    return interval(low, high, error, percent=percent).replace(" %", " pp")
+
+
 def exact(value: float) -> str:
     """Six decimals, for a calculation that is shown term by term."""
     if not math.isfinite(value):
@@ -122,10 +133,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def printable(text: object) -> str:
+class Given(str):
+    """Text that the user gave: no renderer takes it for its own markup. Joined to other text it is plain text again."""
+
+
+def printable(text: object) -> Given:
     """User text (a path, a class name) that cannot steer the terminal: control characters are escaped."""
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text)
+    return Given(
+        "".join(c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text))
     )
 
 
