@@ -176,7 +176,7 @@ class Evaluator:
         jit.use_threads(self.threads)
         if self._accumulator is None:
             self._accumulator = Accumulator(self._plan.task, self.options, self.threads)
-        if len(piece) <= WHOLE:
+        if len(piece) <= WHOLE and not self.options.by:
             self._accumulator.add(piece)
         else:
             fresh = Accumulator(self._plan.task, self.options, self.threads)

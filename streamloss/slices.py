@@ -54,7 +54,8 @@ OTHER = 0  # the group of the rows whose own group is beyond the cap
 PAGE = 128
 COUNTER_PAGES = math.ceil(BUCKETS / PAGE)  # of one histogram
 LEAST_BINS = 300
-CLASSES = 64  # sums by class are kept up to so many classes
+CLASSES = 64  # the cross-entropy is summed by class up to so many classes
+FEW_CLASSES = 16  # and all that the whole sums by class up to so many
 SUMS = 3  # of a block, at most
 _WINDOWS = {False: (-192, 10), True: (-480, 22)}  # weighted: LOW, W; what the kernels put there stays inside
 _SLACK = 1.25  # so many times the cap there may be before groups are dropped
@@ -75,6 +76,18 @@ def window_shift(weighted: bool) -> int:
 def blocks(p: Plan) -> int:
     """Blocks of sums: those of each quantity, of its infinite rows' weights, of all weights, of cross-entropy times bytes."""
     return 2 * len(p.moments) + 2
+
+
+def sums_by_class(task: Task, p: Plan) -> tuple[str, ...]:
+    """The quantities whose sums are kept by class."""
+    if task.classes <= FEW_CLASSES:
+        return p.per_class
+    return tuple(key for key in p.per_class if key == "cross_entropy" and task.classes <= CLASSES)
+
+
+def makes_whole(task: Task) -> bool:
+    """Whether the groups together have all that a state has of all rows, but its ledger and its confidence bins."""
+    return not task.weighted and task.classes <= FEW_CLASSES
 
 
 def label_pages(task: Task, p: Plan) -> int:
@@ -98,7 +111,7 @@ def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]
         "extremes": (_EXTREMES, (m, 2)),
         "bins": (_BINS, (bins if counted else 0, 4)),
         "reliability": (_FIXED, (0 if counted else bins, RELIABILITY_WIDTH)),
-        "classes": (_FIXED, (classes, CLASS_SUMS + FIXED_DIGITS * ("cross_entropy" in p.per_class))),
+        "classes": (_FIXED, (classes, CLASS_SUMS + FIXED_DIGITS * len(sums_by_class(task, p)))),
     }
 
 
@@ -127,11 +140,6 @@ class Slices:
         self._rows = 0  # counted since the pages had room for 2^31
 
     @property
-    def costs_by_class(self) -> bool:
-        """Whether the cross-entropy is summed by class."""
-        return self.shapes["classes"][1][1] > CLASS_SUMS and self.shapes["classes"][1][0] > 0
-
-    @property
     def _counter(self) -> tuple[int, ...]:
         return (FIXED_DIGITS,) if self.task.weighted else ()
 
@@ -152,6 +160,9 @@ class Slices:
 
         Numbers given out before are no longer right when groups had to be dropped: ask for all that are needed at once.
         """
+        known = [self._numbers.get(key, -1) for key in keys]
+        if -1 not in known:
+            return np.array(known, dtype=np.int32)
         new = {key for key in keys if key not in self._numbers and not self._beyond(key)}
         if len(self._numbers) + len(new) > self.cap * _SLACK:
             self._drop(new)
@@ -263,6 +274,35 @@ class Slices:
         flat[missing] = int(self.taken[at]) + 1 + np.arange(len(missing))
         self.taken[at] += len(missing)
         np.add.at(getattr(self, name), flat[target], theirs[other_table[group, place]])
+
+    def add_moments(self, arrays: dict[str, Array]) -> None:
+        """Adds up the groups' sums into the moments and the infinite rows of a state's arrays."""
+        n, m = len(self), len(self.plan.moments)
+        low, width = _WINDOWS[self.task.weighted]
+        offset = (low + BIAS) // LIMB_BITS
+        arrays["moments"][..., offset : offset + width] += self.arrays["moments"][:n].sum(axis=0)
+        for group, block in np.argwhere(self.far[:n, :m]):
+            arrays["moments"][block] += self.wide[self.far[group, block], : arrays["moments"].shape[1]]
+        arrays["infinite"] += self.arrays["infinite"][:n].sum(axis=0)
+
+    def add_whole(self, arrays: dict[str, Array]) -> None:
+        """Adds up the groups, where that `makes_whole`, into a state's arrays."""
+        self.carry()
+        self.add_moments(arrays)
+        n = len(self)
+        for row in self.far[:n, -1][self.far[:n, -1] > 0]:
+            arrays["cross"][0] += self.wide[row, 0]
+        arrays["classes"] += self.arrays["classes"][:n].sum(axis=0)
+        ends = self.arrays["extremes"][:n]
+        np.minimum(arrays["extremes"][..., 0], ends[..., 0].min(axis=0), out=arrays["extremes"][..., 0])
+        np.maximum(arrays["extremes"][..., 1], ends[..., 1].max(axis=0), out=arrays["extremes"][..., 1])
+        group, page = np.nonzero(self.table[:n])
+        if len(page):
+            first = np.argsort(page, kind="stable")
+            found, starts = np.unique(page[first], return_index=True)
+            counts = np.zeros((self.table_width, PAGE), dtype=np.int64)
+            counts[found] = np.add.reduceat(self.pages[self.table[group, page][first]], starts, axis=0, dtype=np.int64)
+            arrays["histogram"][..., 0] += counts.reshape(len(self.plan.spread), -1)[:, :BUCKETS]
 
     # ---- the canonical form
 

@@ -150,7 +150,7 @@ def compact(out: Any, index: Any, m: int, used: Any) -> None:
 
 
 @loop
-def load_numbers(from_: Any, first: int, index: Any, m: int, together: bool, to: Any) -> None:
+def load_numbers(from_: Any, first: Any, index: Any, m: int, together: bool, to: Any) -> None:
     """to[:m] = from_[first + index[:m]]."""
     if together:
         start = first + index[0]

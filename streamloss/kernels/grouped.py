@@ -15,7 +15,7 @@ from streamloss.digits import CLASS_SUMS, FIXED_DIGITS, LEDGER_BEYOND, LEDGER_CL
 from streamloss.errors import USED
 from streamloss.ieee.bits import to_bits
 from streamloss.ieee.elementary import INF
-from streamloss.jit import decoder, loop, scalar
+from streamloss.jit import decoder, loop, part, scalar
 from streamloss.kernels.bins import (
     F0,
     F0_BITS,
@@ -26,13 +26,14 @@ from streamloss.kernels.bins import (
     FIXED_TO,
     add_by_class,
     add_fixed,
+    add_hits_by_class,
     add_reliability,
     add_weighted_by_class,
     count_labels,
     fine_bin,
     share_labels,
 )
-from streamloss.kernels.fold import TILE, Scratch, fold_bytes, scratch
+from streamloss.kernels.fold import TILE, Scratch, fold_bytes, load_numbers, scratch
 from streamloss.kernels.limbs import add_weight
 from streamloss.kernels.moments import (
     NARROW_HIGH,
@@ -49,7 +50,7 @@ from streamloss.kernels.moments import (
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, Plan
-from streamloss.slices import COUNTER_PAGES, PAGE, Slices, window_shift
+from streamloss.slices import COUNTER_PAGES, PAGE, Slices, sums_by_class, window_shift
 
 PAGE_BITS = PAGE.bit_length() - 1
 
@@ -101,33 +102,39 @@ class Columns(NamedTuple):
 
 
 @decoder
-def sort_rows(ids: Any, groups: int, order: Any, starts: Any, owners: Any) -> Any:
-    """Puts rows in the order of their groups and cuts them into runs of one group, TILE rows long at most.
+def sort_rows(ids: Any, groups: int, place: Any, owners: Any) -> None:
+    """place (n,): where every row goes when rows are put in the order of their groups; owners (n,): the groups in this order.
 
-    Run r has the rows order[starts[r] : starts[r + 1]] of group owners[r]. Returns the number of runs; starts and owners have
-    room for as many as there are rows, and one more.
+    ids (n,) are below `groups`.
     """
-    n = len(ids)
     at = np.zeros(groups + 1, dtype=np.int64)
-    for i in range(n):
+    for i in range(len(ids)):
         at[ids[i] + 1] += 1
-    runs = 0
     for g in range(groups):
-        first, stop = at[g], at[g] + at[g + 1]
-        while first < stop:
-            starts[runs], owners[runs] = first, g
-            runs += 1
-            first = min(first + TILE, stop)
-        at[g + 1] = stop
-    starts[runs] = n
-    for i in range(n):
+        owners[at[g] : at[g] + at[g + 1]] = g
+        at[g + 1] += at[g]
+    for i in range(len(ids)):
         g = ids[i]
-        order[at[g]] = i
+        place[i] = at[g]
         at[g] += 1
-    return runs
 
 
-@loop
+@decoder
+def move_rows(x: Any, place: Any, out: Any) -> None:
+    """out[place] = x: to write all over the memory costs a third of reading from all over it."""
+    for i in range(len(place)):
+        out[place[i]] = x[i]
+
+
+@decoder
+def move_wide_rows(x: Any, place: Any, out: Any) -> None:
+    """The same of rows of several numbers."""
+    for i in range(len(place)):
+        for j in range(x.shape[1]):
+            out[place[i], j] = x[i, j]
+
+
+@part
 def page_of(table: Any, page: Any, taken: Any) -> Any:
     """The row of a page of counters, a new one where there was none."""
     row = table[page]
@@ -138,7 +145,7 @@ def page_of(table: Any, page: Any, taken: Any) -> Any:
     return np.int64(row)
 
 
-@loop
+@part
 def count_in_pages(numbers: Any, m: int, table: Any, first: Any, pages: Any, taken: Any) -> None:
     """One more for counter numbers[j] of every row; the counters' pages begin at `first` of the table."""
     for j in range(m):
@@ -184,7 +191,7 @@ def value_fits(x: float) -> Any:
     return (e >= -64) & (e <= 20)
 
 
-@loop
+@part
 def add_bins(score: Any, outcome: Any, m: int, bins: Any, at: Any) -> None:
     """Reliability of unweighted rows whose outcome is 0 or 1: (rows, Σ outcome, Σ high, Σ low) of the score's Fixed parts."""
     count = np.float64(bins.shape[0])
@@ -215,12 +222,15 @@ def add_odd(v: Any, m: int, groups: Groups, g: Any, q: Any) -> None:
                 add_squared(x, groups.wide[far_row(groups, g, q)], np.int64(0))
 
 
-@loop
+@part
 def add_plain(v: Any, m: int, own: Any, groups: Groups, g: Any, q: Any, room: Scratch) -> None:
     """Adds the values of quantity q of m rows of group g, which have no weights."""
     moments, spread, at = groups.moments[g, q], groups.spread[q], groups.by_class[q]
+    digits = CLASS_SUMS + FIXED_DIGITS * at
     if groups.indicator[q]:
         add_indicators(v, m, moments, groups.shift, groups.extremes[g, q])
+        if at >= 0:
+            add_hits_by_class(v, own, m, groups.classes[g], digits)
         return
     low, high, smallest, largest = value_range(v, m)
     add_range(low, high, groups.extremes[g, q])
@@ -235,10 +245,10 @@ def add_plain(v: Any, m: int, own: Any, groups: Groups, g: Any, q: Any, room: Sc
         count_in_pages(room.buckets, m, groups.table[g], COUNTER_PAGES * spread, groups.pages, groups.taken)
     if at >= 0:
         small = largest < np.int64(FIXED_HIGH)
-        add_by_class(v, own, m, small, at == 0, groups.classes[g], CLASS_SUMS + groups.by_class[q], room.parts)
+        add_by_class(v, own, m, small, at == 0, groups.classes[g], digits, room.parts)
 
 
-@loop
+@part
 def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q: Any, room: Scratch) -> None:
     """Adds the values of quantity q of m rows of group g, which have weights."""
     spread, at, count = groups.spread[q], groups.by_class[q], groups.slots.shape[0]
@@ -261,14 +271,23 @@ def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q
         find_buckets(v, m, room.buckets)
         share_in_pages(room.buckets, w, m, groups.table[g], COUNTER_PAGES * spread, groups.shares, groups.taken)
     if at >= 0:
-        add_weighted_by_class(v, own, w, m, at == 0, groups.classes[g], CLASS_SUMS + groups.by_class[q])
+        add_weighted_by_class(v, own, w, m, at == 0, groups.classes[g], CLASS_SUMS + FIXED_DIGITS * at)
 
 
-@loop
+@part
 def choose_rows(columns: Columns, order: Any, ledger: Any, index: Any) -> Any:
     """Counts rows by code and flag, and lists those that are used; returns their number."""
+    n = len(order)
+    some = np.int64(0)
+    for j in range(n):
+        i = order[j]
+        some |= np.int64(columns.code[i]) | np.int64(columns.flags[i])
+        index[j] = i
+    if some == 0:
+        ledger[USED] += n
+        return n
     m = 0
-    for j in range(len(order)):
+    for j in range(n):
         i = order[j]
         code, flags = columns.code[i], columns.flags[i]
         ledger[code] += 1
@@ -280,7 +299,7 @@ def choose_rows(columns: Columns, order: Any, ledger: Any, index: Any) -> Any:
     return m
 
 
-@loop
+@part
 def count_own(own: Any, w: Any, m: int, weighted: bool, groups: Groups, g: Any) -> None:
     """Label frequencies of hard labels: among the sums by class, or in the pages behind those of the histograms."""
     if groups.classes.shape[1] > 0:
@@ -292,17 +311,16 @@ def count_own(own: Any, w: Any, m: int, weighted: bool, groups: Groups, g: Any) 
         count_in_pages(own, m, groups.table[g], groups.labels_at, groups.pages, groups.taken)
 
 
-@loop
+@part
 def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch) -> None:
     """Adds rows of one group, TILE at most."""
     index, used, w, own = room.index, room.used, room.weight, room.own
     m = choose_rows(columns, order, groups.ledger[g], index)
     if m == 0:
         return
+    together = index[m - 1] - index[0] == m - 1
     for s in range(groups.kept.shape[0]):
-        values, place = columns.values[s], used[groups.kept[s]]
-        for j in range(m):
-            place[j] = values[index[j]]
+        load_numbers(columns.values[s], np.int64(0), index, m, together, used[groups.kept[s]])
     weighted = columns.weight.shape[0] > 0
     if weighted:
         for j in range(m):
@@ -314,8 +332,7 @@ def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch
                 add_weight(groups.wide[far_row(groups, g, 2 * groups.slots.shape[0])], w[j], np.int64(0))
     outcome = used[OUTCOME]
     if groups.hard:
-        for j in range(m):
-            own[j] = columns.label[index[j]]
+        load_numbers(columns.label, np.int64(0), index, m, together, own)
         count_own(own, w, m, weighted, groups, g)
     elif groups.classes.shape[1] > 0:
         share_labels(outcome, m, w, weighted, groups.classes[g])
@@ -336,20 +353,25 @@ def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch
 
 
 @decoder
-def fold_groups(columns: Columns, order: Any, starts: Any, owners: Any, begin: int, runs: int, groups: Groups) -> Any:
-    """Adds runs `begin` … `runs` (see `sort_rows`) to their groups; returns the first for which there is no more room among the
-    pages or the whole limbs, or `runs`.
+def fold_groups(columns: Columns, order: Any, owners: Any, numbers: Any, begin: int, groups: Groups) -> Any:
+    """Adds the rows order[begin:] to the groups numbers[owners[begin:]]; of one group they stand together.
+
+    Returns the place in `order` of the first row for which there is no more room among the pages or the whole limbs, or n.
     """
     room = scratch()
     pages = max(groups.pages.shape[0], groups.shares.shape[0])
     blocks, counters = groups.far.shape[1], groups.table.shape[1]
-    for r in range(begin, runs):
-        first, stop = starts[r], starts[r + 1]
+    n, first = len(order), begin
+    while first < n:
+        own, stop, last = owners[first], first + 1, min(n, first + TILE)
+        while stop < last and owners[stop] == own:
+            stop += 1
         most = min(counters, (stop - first) * (groups.slots.shape[0] + 1))
         if groups.taken[0] + blocks >= groups.wide.shape[0] or groups.taken[1] + most >= pages:
-            return r
-        fold_run(columns, order[first:stop], groups, np.int64(owners[r]), room)
-    return runs
+            return first
+        fold_run(columns, order[first:stop], groups, np.int64(numbers[own]), room)
+        first = stop
+    return n
 
 
 def kept_slots(plan: Plan) -> NDArray[np.int64]:
@@ -362,6 +384,7 @@ def _groups(slices: Slices) -> Groups:
     """The accumulators as the kernel takes them; they may be others after every `make_room`."""
     task, plan = slices.task, slices.plan
     spread = {key: i for i, key in enumerate(plan.spread)}
+    by_class = {key: i for i, key in enumerate(sums_by_class(task, plan))}
     keys = [q.key for q in plan.moments]
     weighted = task.weighted
     return Groups(
@@ -373,7 +396,7 @@ def _groups(slices: Slices) -> Groups:
         slots=np.array([q.slot for q in plan.moments], dtype=np.int64),
         indicator=np.array([q.indicator for q in plan.moments], dtype=np.bool_),
         spread=np.array([spread.get(key, -1) for key in keys], dtype=np.int64),
-        by_class=np.array([0 if key == "cross_entropy" and slices.costs_by_class else -1 for key in keys], dtype=np.int64),
+        by_class=np.array([by_class.get(key, -1) for key in keys], dtype=np.int64),
         far=slices.far,
         wide=slices.wide,
         table=slices.table,
@@ -384,16 +407,25 @@ def _groups(slices: Slices) -> Groups:
     )
 
 
-def add_to_groups(slices: Slices, ids: NDArray[np.int32], columns: Columns) -> None:
-    """Adds n rows to their groups; ids (n,) are the numbers of these. From any thread, but one at a time."""
-    n = len(ids)
-    order, owners = np.empty(n, dtype=np.int32), np.empty(n + 1, dtype=np.int32)
-    starts = np.empty(n + 1, dtype=np.int32)
-    runs = sort_rows(ids, len(slices), order, starts, owners)
-    slices.make_room(rows=n)
+def sorted_places(ids: NDArray[np.int32], groups: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """Where rows go when they are put in the order of their groups, and the groups in this order (see `sort_rows`)."""
+    place, owners = np.empty(len(ids), dtype=np.uint32), np.empty(len(ids), dtype=np.int32)
+    sort_rows(ids, groups, place, owners)
+    return place, owners
+
+
+def moved(x: NDArray[Any], place: NDArray[np.uint32], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """The rows of x in another order, each at its place; in `out` where that is given."""
+    found = np.empty(x.shape, dtype=x.dtype) if out is None else out
+    (move_rows if x.ndim == 1 else move_wide_rows)(x, place, found)
+    return found
+
+
+def add_to_groups(
+    slices: Slices, columns: Columns, order: NDArray[np.int64], owners: NDArray[np.int32], numbers: NDArray[np.int32]
+) -> None:
+    """Adds the rows `order` (n,) to the groups numbers[owners]; those of one stand together. From one thread at a time."""
+    slices.make_room(rows=len(order))
     done = 0
-    while True:
-        done = fold_groups(columns, order, starts, owners, done, runs, _groups(slices))
-        if done == runs:
-            return
+    while (done := fold_groups(columns, order, owners, numbers, done, _groups(slices))) < len(order):
         slices.make_room(wide=slices.far.shape[1] + 1, pages=(TILE + 1) * (len(slices.plan.moments) + 1))

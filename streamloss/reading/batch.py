@@ -63,6 +63,12 @@ class Batch:
         group = None if self.row_groups is None else int(np.searchsorted(self.row_groups, at, side="right")) - 1
         return Place(self.path, group, at, column)
 
+    @property
+    def row_bytes(self) -> int:
+        """What the numbers of a row take."""
+        arrays = (self.prediction, self.target, self.label, self.weight, self.bytes)
+        return sum(array.nbytes for array in arrays if array is not None) // max(len(self), 1)
+
     def rows(self, start: int, stop: int) -> Batch:
         """Some of the rows, sharing memory."""
         cut = slice(start, min(stop, len(self)))

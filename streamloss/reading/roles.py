@@ -30,6 +30,7 @@ Reader = Literal["auto", "pages", "arrow"]  # who reads Parquet: pages where it 
 SCALAR_PREDICTIONS = ("logit", "prob", "logprob")
 CLASS_ROLES = ("logits", "probs", "logprobs", *TARGETS)
 BATCH_BYTES = 8 << 20
+SLICED_BATCH_ROWS = 1 << 20
 MAX_BATCH_ROWS = 262_144  # so many that what Python does for a batch costs nothing beside them
 
 
@@ -152,7 +153,12 @@ def make_plan(
         reader=reader,
         of_path=of_path,
     )
-    return plan if batch_rows else replace(plan, batch_rows=min(max(1, BATCH_BYTES // plan.row_bytes), MAX_BATCH_ROWS))
+    if batch_rows:
+        return plan
+    # Rows that are sorted by slice are the quicker to add the more there are of a slice.
+    most = SLICED_BATCH_ROWS if options.by and plan.row_bytes <= 32 else MAX_BATCH_ROWS
+    size = BATCH_BYTES * most // MAX_BATCH_ROWS
+    return replace(plan, batch_rows=min(max(1, size // plan.row_bytes), most))
 
 
 def check_schema(plan: Plan, schema: pa.Schema, path: str | None) -> None:

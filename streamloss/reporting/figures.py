@@ -22,7 +22,7 @@ from streamloss.digits import (
 )
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import COUNTER_PAGES, Settled, label_pages
+from streamloss.slices import COUNTER_PAGES, Settled, label_pages, sums_by_class
 from streamloss.state import State
 
 
@@ -221,8 +221,9 @@ class Slice:
     @property
     def costs(self) -> dict[int, tuple[int, int]] | None:
         """See `Figures`."""
-        classes = self._arrays["classes"]
-        return _costs(classes, self.labels, 0) if classes.shape[1] > CLASS_SUMS and len(classes) else None
+        if "cross_entropy" not in sums_by_class(self.task, self.plan):
+            return None
+        return _costs(self._arrays["classes"], self.labels, 0)
 
     @property
     def mean_probabilities(self) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from streamloss.digits import limbs_value
 from streamloss.errors import IGNORED, RULES, USED, DataError
 from streamloss.kernels.fold import Sums, drain
-from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots
+from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots, moved, sorted_places
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
 from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, row_buffer, sums_of, tolerance
 from streamloss.options import Options, Task
 from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
-from streamloss.running.grouping import numbers_of
-from streamloss.slices import Slices
+from streamloss.running.grouping import group
+from streamloss.slices import Slices, makes_whole
 from streamloss.state import State, absorb, empty_arrays, layout, normalize
+
+_SHORT_ROW = 128  # bytes up to which moving a row costs less than fetching its values from all over a batch
+_CHUNK = 65_536  # rows whose values stay in the caches, and that make what Python does for them cost nothing
 
 
 class Accumulator:
@@ -39,11 +43,17 @@ class Accumulator:
         self._kept = kept_slots(self.plan)
         self._values = np.empty((len(self._kept), 0))
         self.slices = [Slices(task, options, by) for by in options.groupings]
+        self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
 
     @cached_property
     def _sums(self) -> Sums:
-        return sums_of(self.task, self.plan, self.arrays)
+        """What the kernels add to; where the slices make up the whole, only what they have not."""
+        if not (self.slices and makes_whole(self.task)):
+            return sums_of(self.task, self.plan, self.arrays)
+        rest = replace(self.plan, moments=(), spread=(), per_class=())
+        empty = {name: self.arrays[name][:, :0] for name in ("histogram", "classes", "cross")}
+        return sums_of(self.task, rest, self.arrays | empty)
 
     def shares(self) -> list[Accumulator]:
         """An accumulator of one thread for each partial sum, to be entered by as many threads; `settle` them before asking
@@ -74,6 +84,9 @@ class Accumulator:
         if self._rows_since_carry + len(batch) > self._most_rows:
             self._carry()
         self._rows_since_carry += len(batch)
+        if self.slices:
+            self._add_sliced(batch)
+            return
         extremes = self.arrays["extremes"].copy()
         at_target = self._fold(batch)
         if self.options.on_invalid == "error":
@@ -84,8 +97,67 @@ class Accumulator:
                 raise refusal(batch, row, bool(at_target[row]), self.options)
         if self.plan.mean_probabilities:
             self._add_probabilities(batch)
-        for slices in self.slices:
-            self._add_to_slices(slices, batch)
+
+    def _add_sliced(self, batch: Batch) -> None:
+        """Adds a batch to the slices too. After a bad row the sums are of no more use.
+
+        Where rows are short they are first put in the order of their slices, and then added up a few at a time, while their
+        values are in the second-level cache.
+        """
+        n = len(batch)
+        grouped = [group(slices.by, batch) for slices in self.slices]
+        place, owners = sorted_places(grouped[0][0], len(grouped[0][1]))
+        sorts = batch.row_bytes <= _SHORT_ROW
+        rows, step = (self._moved(batch, place), _CHUNK) if sorts else (batch, n)
+        others = [(moved(ids, place) if sorts else ids, keys) for ids, keys in grouped[1:]]
+        numbers: list[NDArray[np.int32]] = []
+        for start in range(0, n, step):
+            piece = rows.rows(start, start + step)
+            self._fold(piece)
+            if self.options.on_invalid == "error" and piece.code.max() > IGNORED:
+                raise self._first_refusal(batch, step)
+            if self.plan.mean_probabilities:
+                self._add_probabilities(piece)
+            numbers = numbers or [s.numbers(keys) for s, (_, keys) in zip(self.slices, grouped, strict=True)]
+            columns = Columns(
+                values=self._values[:, : len(piece)],
+                code=piece.code,
+                flags=self._marks[0, : len(piece)],
+                label=NO_LABEL if piece.label is None else piece.label,
+                weight=NO_NUMBER if piece.weight is None else piece.weight,
+            )
+            here = np.arange(len(piece))
+            add_to_groups(
+                self.slices[0], columns, here if sorts else moved(here, place), owners[start : start + step], numbers[0]
+            )
+            for slices, (ids, keys), number in zip(self.slices[1:], others, numbers[1:], strict=True):
+                way, whose = sorted_places(ids[start : start + step], len(keys))
+                add_to_groups(slices, columns, moved(here, way), whose, number)
+
+    def _moved(self, batch: Batch, place: NDArray[np.uint32]) -> Batch:
+        """The rows of a batch in another order, in memory that is used again for the next one."""
+        n = len(batch)
+        new: dict[str, Any] = {"code": np.zeros(n, dtype=np.int8)}
+        for name in ("prediction", "target", "label", "weight", "bytes", "code"):
+            array = getattr(batch, name)
+            if array is None or (name == "code" and not array.any()):
+                continue
+            room = self._moving.get(name)
+            if room is None or len(room) < n:
+                room = self._moving[name] = np.empty(array.shape, dtype=array.dtype)
+            new[name] = moved(array, place, room[:n])
+            new[name].flags.writeable = name == "code"
+        return replace(batch, keys={}, found={}, **new)
+
+    def _first_refusal(self, batch: Batch, step: int) -> DataError:
+        """The error of the first bad row of a batch that has one."""
+        for start in range(0, len(batch), step):
+            piece = batch.rows(start, start + step)
+            at_target = self._fold(piece)
+            if (bad := piece.code > IGNORED).any():
+                row = int(bad.argmax())
+                return refusal(piece, row, bool(at_target[row]), self.options)
+        raise AssertionError("a bad row that is bad no more")
 
     def _fold(self, batch: Batch) -> NDArray[np.uint8]:
         """Adds the rows whose code is USED; returns whose rule a bad row breaks, the prediction's (0) or the target's (1)."""
@@ -105,22 +177,9 @@ class Accumulator:
         )  # fmt: skip
         return at_target
 
-    def _add_to_slices(self, slices: Slices, batch: Batch) -> None:
-        """Adds the batch whose values were kept last to the slices that its rows belong to."""
-        n = len(batch)
-        columns = Columns(
-            values=self._values[:, :n],
-            code=batch.code,
-            flags=self._marks[0, :n],
-            label=NO_LABEL if batch.label is None else batch.label,
-            weight=NO_NUMBER if batch.weight is None else batch.weight,
-        )
-        add_to_groups(slices, numbers_of(slices, batch), columns)
-
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
         again = Accumulator(self.task, self.options, self.threads)
-        again.slices = []
         again._fold(batch)
         again.settle()
         self.settle()
@@ -161,10 +220,13 @@ class Accumulator:
         if "cross_entropy" not in [q.key for q in self.plan.moments]:
             return Fraction(0), Fraction(0)
         at = self.plan.index("cross_entropy")
-        total = limbs_value(self.arrays["moments"][:, at, 0].sum(axis=0))
+        arrays = {name: self.arrays[name].sum(axis=0) for name in ("moments", "infinite", "weight")}
+        if self.slices and makes_whole(self.task):
+            self.slices[0].add_moments(arrays)
+        total = limbs_value(arrays["moments"][at, 0])
         if self.task.weighted:
-            return total, limbs_value(self.arrays["weight"][:, 0].sum(axis=0))
-        return total, Fraction(int(self.arrays["ledger"][:, USED].sum() - self.arrays["infinite"][:, at].sum()))
+            return total, limbs_value(arrays["weight"][0])
+        return total, Fraction(int(self.arrays["ledger"][:, USED].sum() - arrays["infinite"][at]))
 
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
@@ -173,6 +235,8 @@ class Accumulator:
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
+        if self.slices and makes_whole(self.task):
+            self.slices[0].add_whole(whole)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
 
