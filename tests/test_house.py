@@ -46,7 +46,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "click": ("cli",),
     "numba": ("jit", "ieee", "kernels"),
     "llvmlite": ("ieee",),
-    "numpy": ("ieee", "kernels", "state", "reading", "running", "reporting.summary", "functions", "api", "writing"),
+    "numpy": (
+        *("ieee", "kernels", "state", "reading", "running", "functions", "api", "writing"),
+        *("reporting.summary", "reporting.histograms"),
+    ),
     "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),

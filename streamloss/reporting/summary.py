@@ -24,6 +24,7 @@ import numpy as np
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
 from streamloss.quantities import SOURCES, Plan, Quantity, constant_key, plan
+from streamloss.reporting.histograms import bucket_value, histograms
 from streamloss.reporting.report import Metric, Report, plain
 from streamloss.state import (
     CLASS_INFINITE,
@@ -34,9 +35,6 @@ from streamloss.state import (
     LEDGER_BEYOND,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
-    LOWEST_EXPONENT,
-    MIDDLE,
-    OCTAVE,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
     RELIABILITY_WEIGHT,
@@ -373,16 +371,6 @@ def _from_key(key: int) -> float:
     return float(np.int64(bits).view(np.float64))
 
 
-def bucket_value(bucket: int) -> float:
-    """The middle of a histogram bucket; 0 for the middle one and ±inf for the outermost."""
-    size = abs(bucket - MIDDLE)
-    if size == 0:
-        return 0.0
-    octave, step = divmod(size - 1, OCTAVE)
-    value = math.inf if size == MIDDLE else math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
-    return math.copysign(value, bucket - MIDDLE)
-
-
 def label_weights(state: State) -> dict[int, int]:
     """The weight of every class that occurs among the labels, in one unit."""
     records = state.arrays["classes"]
@@ -430,6 +418,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "ledger": ledger,
         "reliability": plain(summary.reliability()),
         "per_class": summary.per_class(),
+        "histograms": histograms(state, summary.scale),
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
     }
