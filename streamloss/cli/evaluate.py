@@ -28,12 +28,13 @@ from streamloss.options import Options
     ),
     shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
 )
-@shared.output
+@shared.report_output
 @shared.options("Output", shared.option("--save-state", metavar="FILE", help="Keep the state for `streamloss report`."))
 def evaluate(
     paths: tuple[str, ...],
     form: str | None,
     output: str | None,
+    plots: str | None,
     save_state: str | None,
     threads: int | None,
     batch_rows: int | None,
@@ -51,9 +52,11 @@ def evaluate(
       streamloss evaluate data/digits.parquet --logits logits --label label
       streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
       streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+      streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
     """
     asked = Options.of(**options)
-    destination = shared.Destination(form, output, paths)
+    destination = shared.Destination(form, output, paths, shared.REPORT_FORMATS)
+    figures = shared.Plots(plots)
     shared.check_state(save_state, destination.file, paths)
 
     from streamloss import api, jit
@@ -73,4 +76,4 @@ def evaluate(
 
     from streamloss.reporting.terminal import render
 
-    destination.write(report.to_dict(), render)
+    shared.deliver(report, destination, figures, render)

@@ -13,8 +13,8 @@ from streamloss.options import Options
 @click.command(cls=shared.Command, short_help="Merge saved states and report them.")
 @click.argument("states", nargs=-1, required=True, metavar="STATE...")
 @shared.display
-@shared.output
-def report(states: tuple[str, ...], form: str | None, output: str | None, **display: Any) -> None:
+@shared.report_output
+def report(states: tuple[str, ...], form: str | None, output: str | None, plots: str | None, **display: Any) -> None:
     """Merge the states that evaluate saved into one report, as if one run had read all the rows.
 
     The order of the states changes nothing, down to the last bit. States of different options are refused, and so are
@@ -26,9 +26,10 @@ def report(states: tuple[str, ...], form: str | None, output: str | None, **disp
       streamloss report digits.state --unit bit
     """
     Options.of(**display)  # wrong options are found before anything is read
-    destination = shared.Destination(form, output, states)
+    destination = shared.Destination(form, output, states, shared.REPORT_FORMATS)
+    figures = shared.Plots(plots)
 
     from streamloss import api
     from streamloss.reporting.terminal import render
 
-    destination.write(api.merge(list(states), **display).to_dict(), render)
+    shared.deliver(api.merge(list(states), **display), destination, figures, render)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,10 +16,14 @@ from streamloss.options import DType, Unit
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from streamloss.reporting.report import Report
+
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
 
 FORMATS = ("terminal", "json")
+REPORT_FORMATS = (*FORMATS, "html")
+_ENDINGS = {".json": "json", ".html": "html"}
 
 
 class Option(click.Option):
@@ -125,29 +130,47 @@ display = options(
 )
 
 format_option = option("--format", "form", type=click.Choice(FORMATS), help="[default: terminal, or json for -o X.json]")
+output_option = option("--output", "-o", metavar="FILE", help="Write the report there, whole or not at all.")
 
-output = options(
+output = options("Output", format_option, output_option)
+
+report_output = options(
     "Output",
-    format_option,
-    option("--output", "-o", metavar="FILE", help="Write the report there, whole or not at all."),
+    option(
+        "--format",
+        "form",
+        type=click.Choice(REPORT_FORMATS),
+        help="[default: terminal, or what -o X.json and -o X.html say]",
+    ),
+    output_option,
+    option("--plots", metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files."),
 )
 
 
 class Destination:
     """Where a report goes and in which format; what makes it impossible is found before the work begins."""
 
-    def __init__(self, form: str | None, file: str | None, inputs: Iterable[str] = ()) -> None:
+    def __init__(
+        self, form: str | None, file: str | None, inputs: Iterable[str] = (), forms: tuple[str, ...] = FORMATS
+    ) -> None:
         self.file = None if file == "-" else file
-        self.form = form or ("json" if (self.file or "").lower().endswith(".json") else "terminal")
+        meant = _ENDINGS.get(Path(self.file or "").suffix.lower(), "")
+        self.form = form or (meant if meant in forms else "terminal")
         if self.file is not None:
             _check(self.file, inputs)
+        if self.form == "html":  # a library that is not installed is found here, before the work begins
+            from streamloss.reporting.webpage import render
+
+            self.page = render
 
     def write(self, record: dict[str, Any], draw: Callable[[dict[str, Any], Console], None]) -> None:
-        """Print the record, as JSON or as `draw` does, or put it into the file and say so on standard error."""
+        """Print the record, as JSON, as a web page or as `draw` does, or put it into the file and say so on standard error."""
         if self.form == "json":
             from streamloss.reporting.jsonfile import encode
 
             data = encode(record)
+        elif self.form == "html":
+            data = self.page(record)
         elif self.file is not None or not sys.stdout.isatty():
             from streamloss.reporting.tables import to_text
 
@@ -169,6 +192,29 @@ class Destination:
 
         write_atomically(self.file, data)
         click.echo(f"streamloss: wrote {self.file}", err=True)
+
+
+class Plots:
+    """Where the figures go, if anywhere; what makes it impossible is found before the work begins."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            from streamloss.reporting import plots
+            from streamloss.reporting.files import check_folder
+
+            check_folder(folder)
+            self.write = plots.write
+
+
+def deliver(report: Report, destination: Destination, plots: Plots, draw: Callable[[dict[str, Any], Console], None]) -> None:
+    """Write a report and its figures, with the command line that made them."""
+    run = {"run": report.run | {"command_line": shlex.join(("streamloss", *sys.argv[1:]))}}
+    destination.write(report.to_dict(histograms=destination.form == "html") | run, draw)
+    if plots.folder is not None:
+        written = plots.write(report.to_dict(histograms=True) | run, plots.folder)
+        what = f"wrote {len(written)} files into {plots.folder}" if written else "there is nothing to draw"
+        click.echo(f"streamloss: {what}", err=True)
 
 
 def check_state(file: str | None, report: str | None, inputs: Iterable[str]) -> None:
