@@ -6,7 +6,6 @@ are left out, least needed first. Bold and dim carry no meaning, and text of the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamloss.errors import RULE_KEYS
-from streamloss.reporting import units
+from streamloss.reporting import units, views
 from streamloss.reporting.tables import INDENT, MOST_INPUTS, Column, pairs, print_table, ruled, shortened, titled, wrapped
 from streamloss.terms import Working
 
@@ -45,22 +44,17 @@ def render(report: Report, console: Console) -> None:
 
 
 def _heading(report: Report, console: Console) -> None:
-    rows = report["rows"]
-    facts = [units.counted(rows["used"], "row")]
-    if report.get("classes"):
-        facts.append(units.counted(report["classes"], "class", "classes"))
-    weight = report.get("weight")
-    if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
-        facts.append(f"weight {units.number(weight)}")
     console.print()
-    console.print(Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(facts)))
+    console.print(
+        Text.assemble(" " * INDENT, ("streamloss", "bold"), f" {report['command']}   ", " · ".join(views.facts(report)))
+    )
     console.print()
 
 
 def _headline(report: Report, console: Console) -> None:
     """Cross-entropy = target entropy + KL divergence as an equation, then the numbers one looks for next."""
     metrics = report["metrics"]
-    sides = [_known(metrics, key) for key in ("cross_entropy", "target_entropy", "kl_divergence")]
+    sides = [views.known(metrics, key) for key in ("cross_entropy", "target_entropy", "kl_divergence")]
     total, floor, divergence = sides
     if total is None:
         return
@@ -70,7 +64,7 @@ def _headline(report: Report, console: Console) -> None:
         cells += [("+", "+"), (divergence["title"], _headline_value(divergence))]
     _stacked([*cells, ("", total.get("unit", ""))], console)
     words = {"perplexity": "perplexity", "accuracy": "accuracy", "ece": "calibration error (ECE)"}
-    found = [(word, key, _known(metrics, key)) for key, word in words.items()]
+    found = [(word, key, views.known(metrics, key)) for key, word in words.items()]
     _stacked([(word, _headline_value(metric, key)) for word, key, metric in found if metric is not None], console)
 
 
@@ -94,10 +88,8 @@ def _headline_value(metric: dict[str, Any], key: str = "") -> str:
 
 def _sections(report: Report) -> list[tuple[str, list[str]]]:
     """The quantities in two tables: those that have the report's unit, and pure numbers."""
-    keys = [key for key, metric in report["metrics"].items() if metric.get("mean") is not None]
-    informative = [key for key in keys if report["metrics"][key].get("unit")]
-    unit = report["unit"]
-    return [(f"in {unit}", informative), ("", [key for key in keys if key not in informative])]
+    informative, pure = views.parts(report["metrics"])
+    return [(f"in {report['unit']}", informative), ("", pure)]
 
 
 def _quantities(report: Report, title: str, keys: Sequence[str], console: Console) -> None:
@@ -117,16 +109,12 @@ def _quantities(report: Report, title: str, keys: Sequence[str], console: Consol
         return lambda m, p: units.number(m["quantiles"][q], percent=p, digits=3) if _has_quantile(m, q) else ""
 
     levels = sorted({q for _, m in rows for q in m.get("quantiles") or {}}, key=float)
-    confidence = (report.get("options") or {}).get("confidence", 0.95)
     columns = [
         Column(title, [m.get("title", key) for key, m in rows], 0, right=False),
         Column("mean ± error", column(lambda m, p: units.measured(m["mean"], m.get("stderr"), percent=p)), 1),
-        Column(f"{100 * confidence:g} % interval", column(_interval), 2),
+        Column(f"{100 * views.confidence(report):g} % interval", column(views.interval), 2),
         Column("min", column(plain("min")), 5),
-        *(
-            Column("median" if q == "0.5" else f"{100 * float(q):g} %", column(quantile(q)), _quantile_rank(q, levels))
-            for q in levels
-        ),
+        *(Column(views.level(q), column(quantile(q)), _quantile_rank(q, levels)) for q in levels),
         Column("max", column(plain("max")), 4),
     ]
     print_table(columns, console)
@@ -140,14 +128,6 @@ def _quantile_rank(level: str, levels: Sequence[str]) -> int:
 
 def _has_quantile(metric: dict[str, Any], level: str) -> bool:
     return (metric.get("quantiles") or {}).get(level) is not None
-
-
-def _interval(metric: dict[str, Any], percent: bool) -> str:
-    low, high, error = metric.get("low"), metric.get("high"), metric.get("stderr")
-    # An infinite mean has no interval; an error of 0 leaves one of no width.
-    if low is None or high is None or not error or math.isinf(float(metric["mean"])):
-        return ""
-    return units.interval(low, high, error, percent=percent)
 
 
 def _infinities(report: Report, console: Console) -> None:
@@ -291,17 +271,7 @@ def _provenance(report: Report, console: Console) -> None:
         lines.append(("", f"and {units.counted(len(rest), 'more file', 'more files')} · {units.size(total)}"))
     if options := report.get("options"):
         lines.append(("options", " · ".join(f"{name}={_option(value)}" for name, value in options.items())))
-    if run.get("seconds") is not None:
-        facts = [units.duration(run["seconds"])]
-        if run.get("rows_per_second"):
-            facts.append(units.rate(run["rows_per_second"]))
-        if run.get("bytes_per_second"):
-            facts.append(units.throughput(run["bytes_per_second"]))
-        facts += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
-        if run.get("threads"):
-            facts.append(units.counted(run["threads"], "thread"))
-        if run.get("compile_seconds", 0) > 0.05:
-            facts.append(f"{units.duration(run['compile_seconds'])} of compiling before")
+    if facts := views.run_facts(run):
         lines.append(("run", " · ".join(facts)))
     if digest := report.get("digest"):
         lines.append(("digest", units.printable(digest)[:_DIGEST_DIGITS]))
@@ -340,8 +310,3 @@ def render_working(working: Working, console: Console) -> None:
         wrapped(f"= {names} = {values}", console)
     if working.remark:
         wrapped(working.remark, console)
-
-
-def _known(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
-    metric: dict[str, Any] | None = metrics.get(key)
-    return metric if metric is not None and metric.get("mean") is not None else None

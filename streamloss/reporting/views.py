@@ -73,6 +73,48 @@ def confidence(report: Report) -> float:
     return float((report.get("options") or {}).get("confidence", 0.95))
 
 
+def facts(report: Report) -> list[str]:
+    """The rows, the classes, and the weight where it is not that of the rows."""
+    rows = report["rows"]
+    found = [units.counted(rows["used"], "row")]
+    if report.get("classes"):
+        found.append(units.counted(report["classes"], "class", "classes"))
+    weight = number(report.get("weight"))
+    if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
+        found.append(f"weight {units.number(weight)}")
+    return found
+
+
+def parts(metrics: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The known quantities' keys: those that have the report's unit, and pure numbers."""
+    keys = [key for key in metrics if known(metrics, key)]
+    informative = [key for key in keys if metrics[key].get("unit")]
+    return informative, [key for key in keys if key not in informative]
+
+
+def interval(entry: dict[str, Any], percent: bool) -> str:
+    """The interval in words; none of an infinite mean, nor of an error of 0, which leaves one of no width."""
+    low, high, error = entry.get("low"), entry.get("high"), entry.get("stderr")
+    return units.interval(low, high, error, percent=percent) if error and low is not None and high is not None else ""
+
+
+def run_facts(run: dict[str, Any]) -> list[str]:
+    """How long it took, how fast that was, and where."""
+    found = []
+    if run.get("seconds") is not None:
+        found.append(units.duration(run["seconds"]))
+    if run.get("rows_per_second"):
+        found.append(units.rate(run["rows_per_second"]))
+    if run.get("bytes_per_second"):
+        found.append(units.throughput(run["bytes_per_second"]))
+    found += [units.printable(run[key]) for key in ("device", "engine") if run.get(key)]
+    if run.get("threads"):
+        found.append(units.counted(run["threads"], "thread"))
+    if run.get("compile_seconds", 0) > 0.05:
+        found.append(f"{units.duration(run['compile_seconds'])} of compiling before")
+    return found
+
+
 def cost_key(metrics: dict[str, Any]) -> str | None:
     """The metric that slices are ranked by."""
     return next((key for key in _COSTS if known(metrics, key)), None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -31,6 +30,7 @@ _WHOLE = 200  # rows of a table up to which every number is kept whole in its el
 _OPEN = 12  # rows of a table up to which it is not folded
 _MOST_ROWS = 1000  # of all slices together
 _MOST_INPUTS = 50
+_UNIT_WORDS = {"nat": "in nats", "bit": "in bits", "ban": "in bans"}
 _SLICE_METRICS = ("accuracy", "entropy", "brier")
 _REASONS = {key: f"expected {words}" for key, words in RULES.values()} | {
     "ignored": "mask, ignore index or weight 0",
@@ -111,7 +111,7 @@ def _contents(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "name": _name(report),
-        "facts": _facts(report),
+        "facts": [*views.facts(report), _UNIT_WORDS[report["unit"]]],
         "level": f"{100 * views.confidence(report):g} %",
         "cards": _changes(comparison, metrics) if comparison else _headline(metrics, _HEADLINE),
         "gates": report.get("gates") or [],
@@ -119,7 +119,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "failures": [(m.get("title", key), m.get("reason", "")) for key, m in metrics.items() if m.get("mean") is None],
         "tables": {
             "comparison": _comparison(comparison),
-            "metrics": [_quantities(report, part) for part in _parts(metrics)],
+            "metrics": [_quantities(report, part) for part in views.parts(metrics) if part],
             "bins": _bins(report),
             "classes": _classes(report),
             "conventions": _conventions(report),
@@ -129,7 +129,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "more_inputs": len(report.get("inputs") or []) - _MOST_INPUTS,
         "slicings": [(slicing, _slices(report, slicing), _macro(slicing)) for slicing in views.slicings(report)],
         "options": [(key, _listed(value)) for key, value in (report.get("options") or {}).items()],
-        "run": _run(report.get("run") or {}),
+        "run": " · ".join(views.run_facts(report.get("run") or {})),
         "command_line": units.printable((report.get("run") or {}).get("command_line") or ""),
         "counted": units.counted,
         "shown": units.number,
@@ -144,18 +144,6 @@ def _name(report: Report) -> str:
     return units.counted(len(inputs), "file") if inputs else "rows from memory"
 
 
-def _facts(report: Report) -> list[str]:
-    rows = report["rows"]
-    facts = [units.counted(rows["used"], "row")]
-    if report.get("classes"):
-        facts.append(units.counted(report["classes"], "class", "classes"))
-    weight = views.number(report.get("weight"))
-    if weight is not None and abs(weight - rows["used"]) > 1e-6 * rows["used"]:
-        facts.append(f"weight {units.number(weight)}")
-    facts.append({"nat": "in nats", "bit": "in bits", "ban": "in bans"}[report["unit"]])
-    return facts
-
-
 def _headline(metrics: dict[str, Any], wanted: Sequence[str]) -> list[Card]:
     """The numbers one looks for first."""
     cards = []
@@ -165,7 +153,7 @@ def _headline(metrics: dict[str, Any], wanted: Sequence[str]) -> list[Card]:
             units.measured(metric["mean"], metric.get("stderr"), percent=percent).removesuffix(" %").partition(" ± ")
         )
         unit, numbers = "%" if percent else metric.get("unit", ""), _picked(metric, "mean", "stderr", "low", "high")
-        cards.append(Card(key, metric.get("title", key), value, error, unit, _interval(metric, percent), numbers))
+        cards.append(Card(key, metric.get("title", key), value, error, unit, views.interval(metric, percent), numbers))
     return cards
 
 
@@ -193,12 +181,6 @@ def _shown(entry: dict[str, Any], name: str, percent: bool = False, digits: int 
     return "" if value is None else units.number(value, percent=percent, digits=digits)
 
 
-def _interval(entry: dict[str, Any], percent: bool) -> str:
-    """The interval, where it has a width."""
-    low, high, error = entry.get("low"), entry.get("high"), entry.get("stderr")
-    return units.interval(low, high, error, percent=percent) if error and low is not None and high is not None else ""
-
-
 def _infinite(report: Report) -> str:
     """How many rows cost infinity, in words."""
     metric = views.known(report["metrics"], "cross_entropy") or {}
@@ -211,13 +193,6 @@ def _infinite(report: Report) -> str:
         mean = units.measured(metric["finite_mean"], metric.get("finite_stderr"))
         words += f" The mean of the other rows is {mean} {metric.get('unit', '')}; figures show these."
     return words
-
-
-def _parts(metrics: dict[str, Any]) -> list[list[str]]:
-    """The quantities in two tables: those with the report's unit, and pure numbers."""
-    keys = [key for key in metrics if views.known(metrics, key)]
-    parts = [[key for key in keys if bool(metrics[key].get("unit")) == informative] for informative in (True, False)]
-    return [part for part in parts if part]
 
 
 def _columns(heads: dict[str, list[Cell]], keys: Sequence[str], label: str, folded: str = "") -> Table | None:
@@ -258,7 +233,7 @@ def _measured(entry: dict[str, Any] | None, percent: bool, name: str = "mean") -
 
 
 def _ends(entry: dict[str, Any] | None, percent: bool) -> Cell:
-    return Cell("") if entry is None else Cell(_interval(entry, percent), _picked(entry, "low", "high"))
+    return Cell("") if entry is None else Cell(views.interval(entry, percent), _picked(entry, "low", "high"))
 
 
 def _quantities(report: Report, keys: Sequence[str]) -> Table | None:
@@ -413,17 +388,3 @@ def _listed(value: object) -> str:
         shown = ", ".join(views.plain_text(v) for v in value[:20])
         return shown + (f", … ({units.count(len(value))} in all)" if len(value) > 20 else "")
     return views.plain_text(value, 400)
-
-
-def _run(run: dict[str, Any]) -> str:
-    facts = []
-    if run.get("seconds") is not None:
-        facts.append(units.duration(run["seconds"]))
-    if run.get("rows_per_second") and math.isfinite(run["rows_per_second"]):
-        facts.append(units.rate(run["rows_per_second"]))
-    if run.get("bytes_per_second"):
-        facts.append(units.throughput(run["bytes_per_second"]))
-    facts += [views.plain_text(run[key]) for key in ("device", "engine") if run.get(key)]
-    if run.get("threads"):
-        facts.append(units.counted(run["threads"], "thread"))
-    return " · ".join(facts)
