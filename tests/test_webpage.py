@@ -394,6 +394,7 @@ def test_figures_have_words_and_the_page_s_colours(compared: dict[str, Any]) -> 
     assert all(attrs["role"] == "img" and attrs["aria-labelledby"] for attrs in figures)
     inside = [drawing.inline() for drawing in plots.draw(compared)]
     assert not [found for text in inside for found in re.findall(r'style="[^"]*#[0-9a-f]{6}', text)]
+    assert not [text for text in inside if "DejaVu" in text]
     assert set(svg.LIGHT) == set(svg.DARK)
     assert len(set(svg.LIGHT.values())) == len(svg.LIGHT)  # or a colour would not know its name
 

@@ -64,6 +64,7 @@ def inline(drawn: str, name: str, title: str, description: str) -> str:
 def _styled(style: str) -> str:
     """A style with the page's colours and font."""
     style = re.sub(r"#[0-9a-f]{6}", lambda found: _variable(found[0]), style)
+    style = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", style)  # as matplotlib before 3.10 wrote it
     return re.sub(r" ?font-family: [^;]*;?", "", style)
 
 
