@@ -17,6 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 from click.testing import CliRunner
 
@@ -426,6 +427,15 @@ def test_equal_reports_give_equal_bytes(compared: dict[str, Any]) -> None:
     assert re.sub(rb"<dt>run</dt><dd>.*?</dd>", b"", other) == re.sub(rb"<dt>run</dt><dd>.*?</dd>", b"", first)
     for one, two in zip(plots.draw(compared), plots.draw(compared), strict=True):
         assert (one.svg(), one.png()) == (two.svg(), two.png())
+
+
+def test_a_user_s_matplotlib_is_left_as_it_is_and_changes_nothing(digits: dict[str, Any]) -> None:
+    expected = [drawing.svg() for drawing in plots.draw(digits)]
+    mine = {"axes.grid": True, "lines.linewidth": 9.0, "savefig.dpi": 40.0, "svg.fonttype": "path", "xtick.bottom": False}
+    with matplotlib.rc_context(mine):
+        assert [drawing.svg() for drawing in plots.draw(digits)] == expected
+        assert {name: matplotlib.rcParams[name] for name in mine} == mine
+    assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_a_thousand_slices_and_classes_are_less_than_a_megabyte(compared: dict[str, Any]) -> None:

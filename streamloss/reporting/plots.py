@@ -25,7 +25,7 @@ from streamloss.reporting.svg import LIGHT
 from streamloss.reporting.views import Report
 
 try:
-    import matplotlib
+    from matplotlib import style
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -106,9 +106,9 @@ def write(report: Report, folder: str | Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _style(salt: str) -> Iterator[None]:
-    """matplotlib's settings for the time of a drawing; a sign that its font lacks is no reason to complain."""
-    settings: Any = _STYLE | {"svg.hashsalt": salt}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    """Our settings of matplotlib for the time of a drawing, whatever the user's; its font may lack a sign."""
+    settings: Any = ["default", _STYLE | {"svg.hashsalt": salt}]
+    with style.context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         yield
 

@@ -4,8 +4,9 @@ for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   const value = (row, i) => {
     const cell = row.cells[i], whole = Object.values(cell.dataset)[0];
-    if (whole === undefined) return cell.className ? cell.textContent : -Infinity;
-    return Number(whole.replace("inf", "Infinity"));
+    if (whole === undefined && cell.className) return cell.textContent;
+    const number = whole === undefined ? parseFloat(cell.textContent) : Number(whole.replace("inf", "Infinity"));
+    return Number.isNaN(number) ? -Infinity : number;
   };
   const order = (a, b) => typeof a === "string" || typeof b === "string"
     ? String(a).localeCompare(String(b), undefined, { numeric: true }) : a - b;
