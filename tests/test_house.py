@@ -61,7 +61,7 @@ NUMBA_WORDS = {"prange", "types", "extending", "intrinsic", "cuda"}
 # What it takes to teach Numba the types of `ieee.vectors`.
 NUMBA_WORDS |= {"core", "typing", "templates", "signature", "AbstractTemplate", "infer_global"}
 NUMBA_WORDS |= {"lower_builtin", "models", "register_model"}
-LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich"}
+LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich", "matplotlib", "jinja2"}
 
 
 class Import(NamedTuple):

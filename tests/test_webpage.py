@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -20,6 +21,8 @@ from typing import Any
 import matplotlib
 import pytest
 from click.testing import CliRunner
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 import streamloss
 from streamloss.cli.main import cli
@@ -427,6 +430,24 @@ def test_equal_reports_give_equal_bytes(compared: dict[str, Any]) -> None:
     assert re.sub(rb"<dt>run</dt><dd>.*?</dd>", b"", other) == re.sub(rb"<dt>run</dt><dd>.*?</dd>", b"", first)
     for one, two in zip(plots.draw(compared), plots.draw(compared), strict=True):
         assert (one.svg(), one.png()) == (two.svg(), two.png())
+
+
+def test_no_text_leaves_its_figure(compared: dict[str, Any], distill: dict[str, Any]) -> None:
+    wide = hostile(compared)
+    for entry, name in zip(wide["per_class"], ("W" * 90, "日" * 60, "i" * 300, "", "x"), strict=False):
+        entry["class"] = name
+    for report in (compared, distill, wide):
+        for drawing in plots.draw(report):
+            figure = drawing.figure
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Glyph")
+                canvas = FigureCanvasAgg(figure)
+                canvas.draw()  # labels find their places
+                renderer = canvas.get_renderer()
+                boxes = {text.get_text(): text.get_window_extent(renderer) for text in figure.findobj(Text) if text.get_text()}
+            for words, box in boxes.items():
+                inside = box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1
+                assert inside, f"{drawing.name}: {words!r} {box} in {figure.bbox}"
 
 
 def test_a_user_s_matplotlib_is_left_as_it_is_and_changes_nothing(digits: dict[str, Any]) -> None:

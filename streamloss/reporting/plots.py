@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ try:
     from matplotlib import style
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 except ImportError as error:
     raise UsageError("figures need matplotlib: pip install 'streamloss[report]'") from error
@@ -36,7 +39,7 @@ WIDTH = 360.0  # points
 MOST_LINES = 80  # of more classes or slices, the first and the last forty
 _ROW = 17.0
 _LABEL, _SMALL = 10.0, 9.0  # sizes of text
-_LABEL_WIDTH, _TEXT_WIDTH = 150.0, 110.0  # the most that names and values may take of the width
+_LABEL_WIDTH = 140.0  # the most that names may take of the width
 _DPI = 200
 
 _LINES = {"mean": "line", "median": "dashes"}
@@ -151,6 +154,20 @@ def _scale(axes: Axes, low: float, high: float, log: bool = False) -> None:
     axes.set_xlim(low, high)
 
 
+def _width(text: str, size: float) -> float:
+    """The width of a text in points; signs of East Asia, which the font lacks, are as wide as they are high."""
+    measured, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(family="DejaVu Sans", size=size), False)
+    return float(measured) + 0.4 * size * sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+
+
+def _fit(text: str, room: float, size: float) -> str:
+    """As much of a text as has room."""
+    kept = text
+    while kept and _width(shown := kept if kept == text else f"{kept}…", size) > room:
+        kept = kept[: min(len(kept) - 1, int(len(kept) * room / _width(shown, size)) + 1)]
+    return text if kept == text else f"{kept}…"
+
+
 def _dots(plot: DotPlot) -> Figure:
     """A line for each name: its interval, its value as a dot, and in words."""
     lines, own = plot.lines, plot.own
@@ -158,9 +175,9 @@ def _dots(plot: DotPlot) -> Figure:
     shown = [lines[i] for i in (*tops, *ends)]
     places = [*map(float, tops), *(float(len(tops) + 1 + i) for i in range(len(ends)))]
     size = _SMALL if own else _LABEL
-    letter = 0.58 * size
-    name_width = min(_LABEL_WIDTH, 12 + letter * max(views.width_of(line.name) for line in shown))
-    text_width = min(_TEXT_WIDTH, 12 + 0.55 * _SMALL * max(views.width_of(line.text) for line in shown))
+    names = [_fit(line.name, _LABEL_WIDTH, size) for line in shown]
+    name_width = 10 + max(_width(name, size) for name in names)
+    text_width = 10 + max(_width(line.text, _SMALL) for line in shown)
     rows = places[-1] + 1
     bottom = 22.0 if own else 34.0
     figure = _canvas(rows * _ROW + bottom + 6)
@@ -178,11 +195,10 @@ def _dots(plot: DotPlot) -> Figure:
     axes.set_xlabel(plot.axis, labelpad=3)
     if plot.zero:
         axes.axvline(0, color=LIGHT["muted"], linewidth=0.9)
-    room = int((name_width - 8) / letter)
-    for place, line in zip(places, shown, strict=True):
+    for place, line, name in zip(places, shown, names, strict=True):
         factor = 1 / max(abs(v) for v in (line.value, line.low or 0, line.high or 0, 1e-300)) if own else 1.0
         _dot(axes, place, line, factor, (low, high))
-        for x, align, text in ((-6.0, "right", views.plain_text(line.name, room)), (6.0, "left", line.text)):
+        for x, align, text in ((-6.0, "right", name), (6.0, "left", line.text)):
             axes.annotate(
                 *(text, (0.0 if x < 0 else 1.0, place)),
                 xytext=(x, 0),
@@ -244,8 +260,8 @@ def _loss(report: Report) -> Iterator[Drawing]:
     ]
     if base := views.known(metrics, "label_entropy"):
         bars.append((base["title"], [(0.0, float(base["mean"]), "rows")], units.number(base["mean"])))
-    name_width = 8 + 6.0 * max(len(name) for name, _, _ in bars)
-    text_width = 12 + 5.3 * max(len(text) for _, _, text in bars)
+    name_width = 10 + max(_width(name, _LABEL) for name, _, _ in bars)
+    text_width = 10 + max(_width(text, _SMALL) for _, _, text in bars)
     figure = _canvas(24 * len(bars) + 40)
     axes = _axes(figure, name_width, 34, WIDTH - name_width - text_width, 24 * len(bars))
     _grid(axes, "x")

@@ -6,7 +6,6 @@ Takes the dictionary of the JSON report, or parts of it, and computes no statist
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -207,12 +206,6 @@ def level(q: str) -> str:
 def quantiles(metric: dict[str, Any]) -> list[str]:
     """The levels that a metric has, lowest first."""
     return sorted((q for q, value in (metric.get("quantiles") or {}).items() if value is not None), key=float)
-
-
-def width_of(text: str) -> int:
-    """The columns that a text takes in a fixed-width font."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide
 
 
 def middle_left_out(count: int, most: int) -> tuple[Sequence[int], Sequence[int]]:
