@@ -49,18 +49,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "numba": ("jit", "ieee", "kernels"),
     "llvmlite": ("ieee",),
     "numpy": (
-        "ieee",
-        "kernels",
-        "digits",
-        "slices",
-        "state",
-        "reading",
-        "running",
-        "reporting.figures",
-        "reporting.metrics",
-        "functions",
-        "api",
-        "writing",
+        *("ieee", "kernels", "digits", "slices", "state", "reading", "running", "functions", "api", "writing"),
+        *("reporting.figures", "reporting.metrics"),
     ),
     "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
@@ -73,7 +63,7 @@ NUMBA_WORDS = {"prange", "types", "extending", "intrinsic", "cuda"}
 # What it takes to teach Numba the types of `ieee.vectors`.
 NUMBA_WORDS |= {"core", "typing", "templates", "signature", "AbstractTemplate", "infer_global"}
 NUMBA_WORDS |= {"lower_builtin", "models", "register_model"}
-LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich"}
+LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich", "matplotlib", "jinja2"}
 
 
 class Import(NamedTuple):

@@ -31,11 +31,13 @@ from streamloss.options import Options
 )
 @shared.gates
 @shared.output
+@shared.plots
 @shared.options("Output", shared.option("--save-state", metavar="FILE", help="Keep the state for `streamloss report`."))
 def evaluate(
     paths: tuple[str, ...],
     form: str | None,
     output: str | None,
+    plots: str | None,
     save_state: str | None,
     threads: int | None,
     batch_rows: int | None,
@@ -56,12 +58,14 @@ def evaluate(
       streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
       streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
       streamloss evaluate data/digits.parquet --by group --by label_name,group
+      streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
       streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     asked = Options.of(**options)
     destination = shared.Destination(form, output, paths)
     shared.check_files(paths, output=destination.file, save_state=save_state, junit=junit)
     shared.check_gates(fail_if, junit)
+    figures = shared.Plots(plots)
 
     from streamloss import api, jit
     from streamloss.cli.progress import Meter
@@ -81,6 +85,4 @@ def evaluate(
 
     from streamloss.reporting.terminal import render
 
-    record = report.to_dict()
-    destination.write(record, render)
-    shared.conclude(record, junit)
+    shared.deliver(report, destination, figures, junit, render)

@@ -15,10 +15,12 @@ from streamloss.options import Options
 @shared.display
 @shared.gates
 @shared.output
+@shared.plots
 def report(
     states: tuple[str, ...],
     form: str | None,
     output: str | None,
+    plots: str | None,
     fail_if: tuple[str, ...],
     junit: str | None,
     **display: Any,
@@ -37,10 +39,9 @@ def report(
     destination = shared.Destination(form, output, states)
     shared.check_files(states, output=destination.file, junit=junit)
     shared.check_gates(fail_if, junit)
+    figures = shared.Plots(plots)
 
     from streamloss import api
     from streamloss.reporting.terminal import render
 
-    record = api.merge(list(states), fail_if=fail_if, **display).to_dict()
-    destination.write(record, render)
-    shared.conclude(record, junit)
+    shared.deliver(api.merge(list(states), fail_if=fail_if, **display), destination, figures, junit, render)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -15,6 +16,8 @@ from streamloss.options import DType, Unit
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from streamloss.reporting.report import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -33,6 +36,7 @@ FORMATS = {
     "json": Format((".json",), "jsonfile"),
     "markdown": Format((".md", ".markdown"), "markdown"),
     "csv": Format((".csv",), "table"),
+    "html": Format((".html", ".htm"), "webpage"),
 }
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
 
@@ -171,6 +175,10 @@ def output_as(formats: Sequence[str]) -> Decorator[Any]:
 
 output = output_as(tuple(FORMATS))
 
+plots = options(
+    "Output", option("--plots", metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files.")
+)
+
 
 class Destination:
     """Where a report goes and in which format; what makes it impossible is found before the work begins."""
@@ -183,12 +191,14 @@ class Destination:
         self.form = form or next((form for form in formats if name.endswith(FORMATS[form].endings)), TERMINAL)
         if self.file is not None:
             _check(self.file, inputs)
+        # A library that is not installed is found here, before the work begins.
+        module = FORMATS[self.form].module
+        self._encode = import_module(f"streamloss.reporting.{module}").encode if module else None
 
     def write(self, record: dict[str, Any], draw: Callable[[dict[str, Any], Console], None]) -> None:
         """Print the record, in its format or as `draw` does, or put it into the file and say so on standard error."""
-        module = FORMATS[self.form].module
-        if module is not None:
-            data = import_module(f"streamloss.reporting.{module}").encode(record)
+        if self._encode is not None:
+            data = self._encode(record)
         elif self.file is not None or not sys.stdout.isatty():
             from streamloss.reporting.tables import to_text
 
@@ -251,6 +261,36 @@ def _write(file: str, data: bytes) -> None:
 
     write_atomically(file, data)
     click.echo(f"streamloss: wrote {file}", err=True)
+
+
+class Plots:
+    """Where the figures go, if anywhere; what makes it impossible is found before the work begins."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            from streamloss.reporting import plots
+            from streamloss.reporting.files import check_folder
+
+            check_folder(folder)
+            self.write = plots.write
+
+
+def deliver(
+    report: Report,
+    destination: Destination,
+    plots: Plots,
+    junit: str | None,
+    draw: Callable[[dict[str, Any], Console], None],
+) -> None:
+    """Write a report, its figures and the outcomes of its gates, and end with the exit code that these ask for."""
+    run = {"run": report.run | {"command_line": shlex.join(("streamloss", *sys.argv[1:]))}}
+    destination.write(report.to_dict(histograms=destination.form == "html") | run, draw)
+    if plots.folder is not None:
+        written = plots.write(report.to_dict(histograms=True) | run, plots.folder)
+        what = f"wrote {len(written)} files into {plots.folder}" if written else "there is nothing to draw"
+        click.echo(f"streamloss: {what}", err=True)
+    conclude(report.to_dict(), junit)
 
 
 def _check(file: str, inputs: Iterable[str]) -> None:

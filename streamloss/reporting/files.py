@@ -79,6 +79,16 @@ def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
                 raise UsageError(f"cannot write {path}: it is an input of this run")
 
 
+def check_folder(path: str | Path) -> None:
+    """Raise `UsageError` when `path` cannot be a folder to write files into; it need not be there."""
+    folder = Path(path)
+    there = next((place for place in (folder, *folder.resolve().parents) if place.exists()), folder)
+    if not there.is_dir():
+        raise UsageError(f"cannot write into {path}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"cannot write into {path}: no permission to write in {there}")
+
+
 def _is_special(path: Path) -> bool:
     """Whether the path is a pipe or a device, which must not be replaced by a file."""
     return path.exists() and not path.is_file()

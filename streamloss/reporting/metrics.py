@@ -26,9 +26,6 @@ from streamloss.digits import (
     FIXED_DIGITS,
     FIXED_UNIT,
     LEDGER_BEYOND,
-    LOWEST_EXPONENT,
-    MIDDLE,
-    OCTAVE,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
     RELIABILITY_WEIGHT,
@@ -39,6 +36,7 @@ from streamloss.errors import USED
 from streamloss.options import Options
 from streamloss.quantities import SOURCES, Quantity, constant_key
 from streamloss.reporting.figures import Figures
+from streamloss.reporting.histograms import bucket_value
 from streamloss.reporting.report import Metric
 
 LN2 = math.log(2)
@@ -371,16 +369,6 @@ def _from_key(key: int) -> float:
     """The float64 whose order-preserving integer is `key` (see `kernels.moments.value_range`)."""
     bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
     return float(np.int64(bits).view(np.float64))
-
-
-def bucket_value(bucket: int) -> float:
-    """The middle of a histogram bucket; 0 for the middle one and ±inf for the outermost."""
-    size = abs(bucket - MIDDLE)
-    if size == 0:
-        return 0.0
-    octave, step = divmod(size - 1, OCTAVE)
-    value = math.inf if size == MIDDLE else math.ldexp(1 + (step + 0.5) / OCTAVE, LOWEST_EXPONENT + octave)
-    return math.copysign(value, bucket - MIDDLE)
 
 
 def information(part: int, whole: int) -> float:

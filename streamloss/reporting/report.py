@@ -95,8 +95,11 @@ class Report:
     slices: list[SliceReport] = field(default_factory=list)
     gates: tuple[dict[str, Any], ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works."""
+    def to_dict(self, *, histograms: bool = False) -> dict[str, Any]:
+        """The report of SPEC §8, JSON-ready: `json.dumps(report.to_dict(), allow_nan=False)` works.
+
+        `histograms` adds those of the losses, which the figures are drawn from (see `reporting.histograms`).
+        """
         from streamloss import __version__
 
         return {
@@ -110,6 +113,7 @@ class Report:
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
             "conventions": {},
             **{k: self.body[k] for k in ("reliability", "per_class")},
+            **({"histograms": self.body["histograms"]} if histograms else {}),
             "slices": [each.to_dict() for each in self.slices],
             "slicing": self.body["slicing"],
             "gates": list(self.gates),

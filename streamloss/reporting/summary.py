@@ -20,6 +20,7 @@ from streamloss.digits import (
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
 from streamloss.reporting.figures import Figures, Slice, Whole
+from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.slices import Settled, Value
@@ -43,6 +44,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "ledger": ledger,
         "reliability": plain(measures.reliability()),
         "per_class": per_class(state, measures),
+        "histograms": histograms(measures.figures, measures.scale),
         "slicing": [slicing_of(settled, found, shown) for settled, found in zip(state.slices, slices, strict=True)],
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
