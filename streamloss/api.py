@@ -90,6 +90,7 @@ def merge(
     unit: str | None = None,
     quantiles: Any = None,
     confidence: float | None = None,
+    min_slice_rows: int | None = None,
     fail_if: str | Sequence[str] = (),
 ) -> Report:
     """The report of saved states together, in any order; `fail_if` as in `evaluate`.
@@ -110,7 +111,7 @@ def merge(
                 what = f"both hold {mark}" if seen[mark] != path else f"{mark} stands in it twice"
                 raise DataError(f"states overlap: {seen[mark]} and {path}: {what}; it would count twice")
             seen[mark] = path
-    shown = {"unit": unit, "quantiles": quantiles, "confidence": confidence}
+    shown = {"unit": unit, "quantiles": quantiles, "confidence": confidence, "min_slice_rows": min_slice_rows}
     own = {k: v for k, v in first.options.to_dict().items() if k not in DISPLAY or shown[k] is None}
     options = Options.of(**own, **{k: v for k, v in shown.items() if v is not None})
     return _judged(summarize(merge_states([state for _, state in loaded]), options, command="report"), gates)

@@ -48,7 +48,7 @@ def has_feature(name: str) -> bool:
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = (
-    "jit.py", "errors.py", "quantities.py", "digits.py", "slices.py", "ieee/*.py", "kernels/*.py",
+    "jit.py", "errors.py", "quantities.py", "digits.py", "slices.py", "slicing.py", "ieee/*.py", "kernels/*.py",
     *(f"reading/{name}.py" for name in ("thrift", "footer", "encodings", "levels", "specs", "runs")),
 )  # fmt: skip
 

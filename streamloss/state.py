@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from streamloss import slicing
 from streamloss.digits import (
     BUCKETS,
     CLASS_SUMS,
@@ -37,7 +38,7 @@ from streamloss.digits import (
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import Settled, Slices
+from streamloss.slices import Settled
 
 FINE_BINS = 10_000
 
@@ -121,7 +122,7 @@ class State:
     @classmethod
     def empty(cls, task: Task, options: Options) -> State:
         """The state of no rows: merging it changes nothing."""
-        slices = [Slices(task, options, by).settled() for by in options.groupings]
+        slices = [slicing.Slices(task, options, by).settled() for by in options.groupings]
         return cls(task, options, empty_arrays(layout(task, options)), slices)
 
     @property
@@ -158,7 +159,7 @@ class State:
         arrays = {name: array.copy() for name, array in self.arrays.items()}
         absorb(arrays, other.arrays, shapes)
         normalize(arrays, shapes)
-        slices = [mine.merged(theirs) for mine, theirs in zip(self.slices, other.slices, strict=True)]
+        slices = [slicing.merged(mine, theirs) for mine, theirs in zip(self.slices, other.slices, strict=True)]
         return State(self.task, self.options, arrays, slices, self.columns, self.inputs + other.inputs)
 
     def to_bytes(self) -> bytes:
@@ -213,7 +214,7 @@ class State:
         shapes = [{name: shape for name, (_, shape) in layout(task, options).items()}]
         shapes += [Settled.expected(task, options, each) for each in header["slices"]]
         arrays = _unpacked(packed, shapes)
-        slices = [Settled.read(task, options, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
+        slices = [slicing.read(task, options, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
         state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
         state._check()
         if header["digest"] != state.digest:

@@ -33,6 +33,7 @@ FLOORS = (
     ("quantities",),
     ("digits",),
     ("slices",),
+    ("slicing",),
     ("state",),
     ("kernels", "reading"),
     ("running", "reporting"),
@@ -49,7 +50,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "numba": ("jit", "ieee", "kernels"),
     "llvmlite": ("ieee",),
     "numpy": (
-        *("ieee", "kernels", "digits", "slices", "state", "reading", "running", "functions", "api", "writing"),
+        *("ieee", "kernels", "digits", "slices", "slicing", "state", "reading", "running", "functions", "api", "writing"),
         *("reporting.figures", "reporting.metrics"),
     ),
     "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),

@@ -50,7 +50,8 @@ from streamloss.kernels.moments import (
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, Plan
-from streamloss.slices import COUNTER_PAGES, PAGE, Slices, sums_by_class, window_shift
+from streamloss.slices import COUNTER_PAGES, PAGE, sums_by_class, window_shift
+from streamloss.slicing import Slices
 
 PAGE_BITS = PAGE.bit_length() - 1
 

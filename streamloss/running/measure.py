@@ -21,7 +21,8 @@ from streamloss.options import Options, Task
 from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
 from streamloss.running.grouping import group
-from streamloss.slices import Slices, makes_whole
+from streamloss.slices import makes_whole
+from streamloss.slicing import Slices
 from streamloss.state import State, absorb, empty_arrays, layout, normalize
 
 _SHORT_ROW = 128  # bytes up to which moving a row costs less than fetching its values from all over a batch

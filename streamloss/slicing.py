@@ -1,0 +1,348 @@
+"""Adding rows to the groups of `slices`, and the groups of one run to those of another.
+
+The groups kept are the `cap` first in the order of their keys (null, false, true, numbers, text), whatever was seen first; the
+rows of all others are in group 0, `OTHER`. Whoever drops a key drops all above it, and no key above the last one kept comes
+back: parts that were cut apart merge to what they are together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamloss.digits import (
+    BIAS,
+    BUCKETS,
+    FIXED_BITS,
+    FIXED_DIGITS,
+    HIGHEST,
+    LIMB_BITS,
+    LIMBS,
+    LOWEST,
+    Array,
+    carry,
+    carry_fixed,
+    carry_limbs,
+    limbs_int,
+)
+from streamloss.options import Options, Task
+from streamloss.quantities import plan
+from streamloss.slices import (
+    BINS,
+    EXTREMES,
+    FIXED,
+    FIXED_FROM,
+    OTHER,
+    PAGE,
+    SUMS,
+    WINDOW,
+    WINDOWS,
+    Key,
+    Settled,
+    blocks,
+    layout,
+    order,
+    pages_width,
+)
+
+_SLACK = 1.25  # so many times the cap there may be before groups are dropped
+
+
+class Slices:
+    """The groups of the columns `by`. Their arrays are public, for the kernels to add to; `make_room` and `carry` go before."""
+
+    def __init__(self, task: Task, options: Options, by: tuple[str, ...]) -> None:
+        self.task, self.options, self.by, self.cap = task, options, by, options.max_slices
+        self.plan = plan(task, options)
+        self.shapes = layout(task, options)
+        self.table_width = pages_width(task, self.plan)
+        self.keys: list[Key] = [()]  # of the groups by number; OTHER has none
+        self._numbers: dict[Key, int] = {}
+        self._last: tuple[tuple[int, Any], ...] | None = None  # no key after it has a group of its own
+        self.arrays = self._empty(1)
+        self.far = np.zeros((1, blocks(self.plan)), dtype=np.int32)
+        self.table = np.zeros((1, self.table_width), dtype=np.int32)
+        self.wide = np.zeros((1, SUMS, LIMBS), dtype=np.int64)
+        self.pages: NDArray[Any] = np.zeros((1, PAGE, *self._counter), dtype=np.int64 if task.weighted else np.int32)
+        self.taken = np.zeros(2, dtype=np.int64)  # rows of wide and of pages in use; row 0 is not to be used
+        self._rows = 0  # counted since the pages had room for 2^31
+
+    @property
+    def _counter(self) -> tuple[int, ...]:
+        return (FIXED_DIGITS,) if self.task.weighted else ()
+
+    def _empty(self, groups: int) -> dict[str, Array]:
+        arrays = {name: np.zeros((groups, *shape), dtype=np.int64) for name, (_, shape) in self.shapes.items()}
+        arrays["extremes"][..., 0] = HIGHEST
+        arrays["extremes"][..., 1] = LOWEST
+        return arrays
+
+    def __len__(self) -> int:
+        """The groups, OTHER among them."""
+        return len(self.keys)
+
+    # ---- keys
+
+    def numbers(self, keys: Sequence[Key]) -> NDArray[np.int32]:
+        """The number of each key's group; new keys get a group, as long as they are not beyond the cap.
+
+        Numbers given out before are no longer right when groups had to be dropped: ask for all that are needed at once.
+        """
+        known = [self._numbers.get(key, -1) for key in keys]
+        if -1 not in known:
+            return np.array(known, dtype=np.int32)
+        new = {key for key in keys if key not in self._numbers and not self._beyond(key)}
+        if len(self._numbers) + len(new) > self.cap * _SLACK:
+            self._drop(new)
+            new = {key for key in new if not self._beyond(key)}
+        self._admit(key for key in dict.fromkeys(keys) if key in new)
+        return np.array([self._numbers.get(key, OTHER) for key in keys], dtype=np.int32)
+
+    def _beyond(self, key: Key) -> bool:
+        return self._last is not None and order(key) > self._last
+
+    def _admit(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._numbers[key] = len(self.keys)
+            self.keys.append(key)
+        self._grow(len(self.keys))
+
+    def _grow(self, groups: int) -> None:
+        """Makes the arrays hold so many groups."""
+        room = len(self.far)
+        if groups <= room:
+            return
+        more = max(groups, 2 * room) - room
+        for name, array in self._empty(more).items():
+            self.arrays[name] = np.concatenate([self.arrays[name], array])
+        self.far = np.concatenate([self.far, np.zeros((more, self.far.shape[1]), dtype=np.int32)])
+        self.table = np.concatenate([self.table, np.zeros((more, self.table_width), dtype=np.int32)])
+
+    def _drop(self, new: Iterable[Key] = ()) -> None:
+        """Moves the groups beyond the cap into OTHER, `new` keys being counted among those that there are."""
+        kept = sorted({*self._numbers, *new}, key=order)[: self.cap]
+        if len(kept) == self.cap:
+            self._last = order(kept[-1])
+        if not any(self._beyond(key) for key in self._numbers):
+            return
+        rest = Slices(self.task, self.options, self.by)
+        rest._last = self._last
+        rest._absorb(self)
+        vars(self).update(vars(rest))
+
+    # ---- adding
+
+    def make_room(self, rows: int = 0, wide: int = 0, pages: int = 0) -> None:
+        """Before so many rows are counted, and where there is no room for so many more whole limbs or pages."""
+        self._rows += rows
+        if self._rows >= 1 << 31 and self.pages.dtype == np.int32:
+            self.pages = self.pages.astype(np.int64)
+        for name, more, at in (("wide", wide, 0), ("pages", pages, 1)):
+            array = getattr(self, name)
+            if int(self.taken[at]) + more >= len(array):
+                grown = np.zeros((max(2 * len(array), int(self.taken[at]) + more + 1), *array.shape[1:]), dtype=array.dtype)
+                grown[: len(array)] = array
+                setattr(self, name, grown)
+
+    def carry(self) -> None:
+        """Makes the digits canonical, so that the next rows cannot overflow them."""
+        for name, (kind, _) in self.shapes.items():
+            array = self.arrays[name][: len(self)]
+            if kind == WINDOW:
+                for i in range(array.shape[-1] - 1):
+                    carry(array, i, i + 1, LIMB_BITS)
+            elif kind == BINS:
+                carry(array, 3, 2, FIXED_BITS)
+            elif kind == FIXED:
+                carry_fixed(array, FIXED_FROM[name])
+        carry_limbs(self.wide[: self.taken[0] + 1])
+        if self.task.weighted:
+            carry_fixed(self.pages[: self.taken[1] + 1])
+
+    def absorb(self, other: Slices) -> None:
+        """Adds what another one of the same task, options and columns has; it is left as it was but for its digits."""
+        other.carry()
+        self.carry()
+        self._absorb(other)
+        self._drop()
+        self.carry()
+
+    def _absorb(self, other: Slices) -> None:
+        if other._last is not None and (self._last is None or other._last < self._last):
+            self._last = other._last
+        self._admit(key for key in other.keys[1:] if key not in self._numbers and not self._beyond(key))
+        to = np.array([OTHER, *(self._numbers.get(key, OTHER) for key in other.keys[1:])])
+        if self._last is not None:
+            to[[i for i, key in enumerate(other.keys) if i and self._beyond(key)]] = OTHER
+        n, own = len(other), to != OTHER
+        for name, (kind, _) in self.shapes.items():
+            mine, theirs = self.arrays[name], other.arrays[name][:n]
+            if kind == EXTREMES:
+                np.minimum.at(mine[..., 0], to, theirs[..., 0])
+                np.maximum.at(mine[..., 1], to, theirs[..., 1])
+            else:
+                mine[to[own]] += theirs[own]  # of these no two go to the same place
+                mine[OTHER] += theirs[~own].sum(axis=0)
+        self._rows += other._rows
+        self._absorb_rows("wide", 0, self.far, other.far[:n], other.wide, to)
+        self.make_room()
+        self._absorb_rows("pages", 1, self.table, other.table[:n], other.pages, to)
+
+    def _absorb_rows(
+        self, name: str, at: int, table: NDArray[np.int32], other_table: NDArray[np.int32], theirs: NDArray[Any], to: Array
+    ) -> None:
+        """Adds the rows of whole limbs or pages that another's table points to."""
+        group, place = np.nonzero(other_table)
+        if not len(group):
+            return
+        flat = table.reshape(-1)
+        target = to[group] * table.shape[1] + place
+        missing = np.unique(target[flat[target] == 0])
+        self.make_room(**{name: len(missing)})
+        flat[missing] = int(self.taken[at]) + 1 + np.arange(len(missing))
+        self.taken[at] += len(missing)
+        np.add.at(getattr(self, name), flat[target], theirs[other_table[group, place]])
+
+    def add_moments(self, arrays: dict[str, Array]) -> None:
+        """Adds up the groups' sums into the moments and the infinite rows of a state's arrays."""
+        n, m = len(self), len(self.plan.moments)
+        low, width = WINDOWS[self.task.weighted]
+        offset = (low + BIAS) // LIMB_BITS
+        arrays["moments"][..., offset : offset + width] += self.arrays["moments"][:n].sum(axis=0)
+        for group, block in np.argwhere(self.far[:n, :m]):
+            arrays["moments"][block] += self.wide[self.far[group, block], : arrays["moments"].shape[1]]
+        arrays["infinite"] += self.arrays["infinite"][:n].sum(axis=0)
+
+    def add_whole(self, arrays: dict[str, Array]) -> None:
+        """Adds up the groups, where that `makes_whole`, into a state's arrays."""
+        self.carry()
+        self.add_moments(arrays)
+        n = len(self)
+        for row in self.far[:n, -1][self.far[:n, -1] > 0]:
+            arrays["cross"][0] += self.wide[row, 0]
+        arrays["classes"] += self.arrays["classes"][:n].sum(axis=0)
+        ends = self.arrays["extremes"][:n]
+        np.minimum(arrays["extremes"][..., 0], ends[..., 0].min(axis=0), out=arrays["extremes"][..., 0])
+        np.maximum(arrays["extremes"][..., 1], ends[..., 1].max(axis=0), out=arrays["extremes"][..., 1])
+        group, page = np.nonzero(self.table[:n])
+        if len(page):
+            first = np.argsort(page, kind="stable")
+            found, starts = np.unique(page[first], return_index=True)
+            counts = np.zeros((self.table_width, PAGE), dtype=np.int64)
+            counts[found] = np.add.reduceat(self.pages[self.table[group, page][first]], starts, axis=0, dtype=np.int64)
+            arrays["histogram"][..., 0] += counts.reshape(len(self.plan.spread), -1)[:, :BUCKETS]
+
+    # ---- the canonical form
+
+    def settled(self) -> Settled:
+        """The canonical form: what equal rows give, to the bit, whatever way they were added."""
+        self._drop()
+        self.carry()
+        self._settle_limbs()
+        n = len(self)
+        numbers = sorted(range(1, n), key=lambda i: order(self.keys[i]))
+        if self.arrays["ledger"][OTHER].any():
+            numbers = [OTHER, *numbers]
+        pick = np.array(numbers, dtype=np.int64)
+        far, table = self.far[pick], self.table[pick]
+        arrays = {name: array[pick] for name, array in self.arrays.items()}
+        arrays["wide_at"] = np.argwhere(far)
+        arrays["wide"] = self.wide[far[far != 0]]
+        arrays["pages_at"] = np.argwhere(table)
+        arrays["pages"] = self.pages[table[table != 0]].astype(np.int64)
+        return Settled(self.task, self.options, self.by, [self.keys[i] for i in numbers], arrays)
+
+    def _settle_limbs(self) -> None:
+        """Gathers window and whole limbs of every block in the window where they fit, else in the whole limbs."""
+        low, width = WINDOWS[self.task.weighted]
+        offset = (low + BIAS) // LIMB_BITS
+        m = len(self.plan.moments)
+        for group, block in np.argwhere(self.far):
+            row = self.far[group, block]
+            whole = self.wide[row]
+            window: Array | None = None
+            if block < m:
+                window = self.arrays["moments"][group, block]
+            elif block < 2 * m and self.task.weighted:
+                window = self.arrays["infinite_weight"][group, block - m]
+            elif block == 2 * m and self.task.weighted:
+                window = self.arrays["weight"][group]
+            if window is None:
+                continue
+            totals = [limbs_int(whole[s]) + (limbs_int(window[s]) << LIMB_BITS * offset) for s in range(len(window))]
+            inside = all(_fits(total, offset, width) for total in totals)
+            window[...] = 0
+            whole[...] = 0
+            for s, total in enumerate(totals):
+                if inside:
+                    _put(total >> LIMB_BITS * offset, window[s])
+                else:
+                    _put(total, whole[s])
+            if inside:
+                self.far[group, block] = 0
+
+    @classmethod
+    def of(cls, settled: Settled) -> Slices:
+        """What goes on from a canonical form."""
+        slices = cls(settled.task, settled.options, settled.by)
+        own = np.arange(len(settled.keys)) + (not settled.has_other)
+        slices._admit(key for key in settled.keys if key)
+        if settled.has_other and len(slices) > 1:
+            slices._last = order(settled.keys[-1])
+        for name in slices.shapes:
+            slices.arrays[name][own] = settled.arrays[name]
+        for name, at, table in (("wide", 0, slices.far), ("pages", 1, slices.table)):
+            rows = settled.arrays[name]
+            slices.make_room(**{name: len(rows)})
+            getattr(slices, name)[1 : len(rows) + 1] = rows
+            group, place = settled.arrays[f"{name}_at"].T
+            table[own[group], place] = 1 + np.arange(len(rows))
+            slices.taken[at] = len(rows)
+        slices._rows = int(settled.arrays["ledger"].sum())
+        return slices
+
+
+def merged(one: Settled, other: Settled) -> Settled:
+    """The groups of the rows of both; neither changes."""
+    whole = Slices.of(one)
+    whole.absorb(Slices.of(other))
+    return whole.settled()
+
+
+def read(task: Task, options: Options, header: dict[str, Any], arrays: dict[str, Array]) -> Settled:
+    """What a header (see `Settled.header`) and its arrays describe. Raises `ValueError` for what no rows can give."""
+    keys = [tuple(key) for key in header["keys"]]
+    by = tuple(header["by"])
+    if any(len(key) != len(by) and (key or i) for i, key in enumerate(keys)):
+        raise ValueError("slices whose keys are not those of their columns")
+    if not all(v is None or type(v) in (bool, int, str) for key in keys for v in key):
+        raise ValueError("slices whose keys are no values")
+    settled = Settled(task, options, by, keys, arrays)
+    p = plan(task, options)
+    for name, width in {"wide_at": blocks(p), "pages_at": pages_width(task, p)}.items():
+        at = arrays[name]
+        if (at < 0).any() or (at >= [len(keys), width]).any() or len(np.unique(at, axis=0)) != len(at):
+            raise ValueError(f"slices whose {name} cannot be")
+    again = Slices.of(settled).settled()
+    if again.keys != keys or any(not np.array_equal(array, again.arrays[name]) for name, array in arrays.items()):
+        raise ValueError("slices that are not canonical")
+    if any((arrays[name] < 0).any() for name in ("ledger", "infinite", "pages")):
+        raise ValueError("slices with counts that cannot be")
+    return settled
+
+
+def _fits(total: int, offset: int, width: int) -> bool:
+    """Whether a number stands in a window; the number alone decides, not the way in which it came about."""
+    above = total >> LIMB_BITS * offset
+    return above << LIMB_BITS * offset == total and above.bit_length() <= LIMB_BITS * (width - 1) + 62
+
+
+def _put(total: int, limbs: Array) -> None:
+    """Writes a number into limbs of which the last one is signed."""
+    for i in range(len(limbs) - 1):
+        limbs[i] = total & ((1 << LIMB_BITS) - 1)
+        total >>= LIMB_BITS
+    limbs[-1] = total
