@@ -10,13 +10,15 @@ from typing import Any, Self
 
 from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
-from streamloss.options import DISPLAY, Options
+from streamloss.options import DISPLAY, PREDICTIONS, ROLES, TARGETS, Options
 from streamloss.reading.source import Input, Plan, Reader, convert, open_input
+from streamloss.reporting.comparing import summarize_comparison
 from streamloss.reporting.files import write_atomically
 from streamloss.reporting.gates import judge, parse_all
 from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
+from streamloss.running import comparing
 from streamloss.running.local import Watcher, default_threads, run
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
@@ -75,6 +77,78 @@ def evaluate(
 
 def _judged(report: Report, gates: Sequence[Gate]) -> Report:
     return replace(report, gates=tuple(judge(gates, report.to_dict()))) if gates else report
+
+
+def compare(
+    paths: Any,
+    *,
+    baseline: Any = None,
+    key: str | None = None,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    reader: Reader = "auto",
+    progress: Watcher | None = None,
+    fail_if: str | Sequence[str] = (),
+    **options: Any,
+) -> Report:
+    """Compares two models on the same rows and returns the report.
+
+    paths: the rows with the new model's predictions, as in `evaluate`.
+    baseline: the rows with the old model's predictions in the same order; without it they are in `paths` too.
+    key: a column that both have and that must be equal row by row, which proves the order.
+    options: those of `evaluate`, and for the old model `baseline_logits`, `baseline_probs`, …, `baseline_temperature`.
+
+    Raises `DataError` for bad data and for rows that do not belong together, `UsageError` for wrong options.
+    """
+    old = {name.removeprefix("baseline_"): value for name, value in options.items() if name.startswith("baseline_")}
+    asked = Options.of(**{"quantiles": COMPARED} | {k: v for k, v in options.items() if not k.startswith("baseline_")})
+    old_asked = _old_options(asked, old, same=baseline is None)
+    gates = parse_all(fail_if)
+    count = thread_count(threads)
+    started, compiling = time.perf_counter(), jit.compile_seconds()
+    keys = () if key is None else (key,)
+    source = open_input(paths, asked, batch_rows, reader, keys)
+    old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys)
+    found = comparing.compare(source, old_source, asked, old_asked, key, count, progress)
+    compiling = jit.compile_seconds() - compiling
+    seconds = time.perf_counter() - started - compiling
+    size = None if source.bytes is None or old_source.bytes is None else sum(entry["bytes"] or 0 for entry in found.inputs)
+    report = summarize_comparison(
+        found,
+        asked,
+        seconds=seconds,
+        compile_seconds=compiling,
+        rows_per_second=int(found.whole.new.arrays["ledger"][:, :14].sum()) / seconds,
+        bytes_per_second=None if size is None else size / seconds,
+        device="cpu",
+        threads=count,
+        engine="local",
+    )
+    return _judged(report, gates)
+
+
+COMPARED = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)  # quantiles of a comparison
+
+
+def _old_options(asked: Options, old: dict[str, Any], same: bool) -> Options:
+    """The options of the old model: its own prediction, and of the new model's all that is no column.
+
+    The truth, weights and slices are the new model's. `same`: both predictions are columns of the same rows.
+    """
+    unknown = [name for name in old if name not in (*PREDICTIONS, "temperature")]
+    if unknown:
+        raise UsageError(
+            f"no option 'baseline_{unknown[0]}'; of the old model only a prediction and its temperature can be given"
+        )
+    if same and not any(old.get(role) for role in PREDICTIONS):
+        raise UsageError(
+            "which column is the old model's prediction? Give --baseline-logits or its like, or its files by --baseline"
+        )
+    own = {role: getattr(asked, role) for role in PREDICTIONS if not any(old.get(each) for each in PREDICTIONS)}
+    aside = dict.fromkeys(("label", "weight", "mask", "bytes", *TARGETS), "")
+    given = {"temperature": asked.temperature} | own | {name: value for name, value in old.items() if value is not None}
+    new = {k: v for k, v in asked.to_dict().items() if k not in (*ROLES, "by", "ignore_index", "class_weights", "temperature")}
+    return Options.of(**new | aside | given)
 
 
 def thread_count(threads: int | None) -> int:

@@ -7,7 +7,7 @@ scalar function in the kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamloss.errors import UsageError
 from streamloss.options import MAX_TOP_K, Options, Task
@@ -16,7 +16,8 @@ from streamloss.options import MAX_TOP_K, Options, Task
 CROSS_ENTROPY, ENTROPY, TARGET_ENTROPY, KL, REVERSE_KL, JS = range(6)
 BRIER, CONFIDENCE, OVERCONFIDENCE, ACCURACY, SAME_TOP, FOCAL, BYTES = range(6, 13)
 SCORE, OUTCOME = 13, 14  # the reliability histogram's two sides: the confidence that is judged, and what happened
-TOP_K = 15  # the first of the top-k slots
+DELTA_P, DELTA_P_SQUARED = 15, 16  # of a comparison
+TOP_K = 17  # the first of the top-k slots
 SLOTS = TOP_K + MAX_TOP_K
 
 # Per-class means are kept up to this many classes; the label counts are kept for any number.
@@ -184,3 +185,31 @@ def plan(task: Task, options: Options) -> Plan:
         reliability="reliability" in sources,
         mean_probabilities="mean_probabilities" in sources,
     )
+
+
+# What differs between two models on the same rows only because their cross-entropy does, or is not theirs.
+_NOT_COMPARED = ("bytes", "target_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "same_top")
+_OF_TWO_MODELS = (
+    _q("kl_divergence", "KL divergence, old ‖ new", "nat", "distribution", KL, spread=True),
+    _q("reverse_kl_divergence", "KL divergence, new ‖ old", "nat", "distribution", REVERSE_KL, spread=True),
+    _q("js_divergence", "JS divergence", "nat", "distribution", JS, spread=True),
+    _q("same_top", "same top class", "", "distribution", SAME_TOP, indicator=True),
+    _q("delta_p", "Δp of the label", "", "label_chance", DELTA_P, spread=True),
+    _q("delta_p_squared", "Δp² of the label", "", "label_chance", DELTA_P_SQUARED),
+)
+
+
+def between(task: Task, options: Options) -> Plan:
+    """What is folded of two models on the same rows: new − old of the row quantities by their own keys, and what there is
+    between them. `task` is that of either model.
+    """
+    own = plan(task, options)
+    facts = set(task.facts(options))
+    if task.label == "hard" and task.family != "pair" and not facts & {"soft"} and options.zero == 0:
+        facts.add("label_chance")  # the cross-entropy is −ln p of the label
+    differences = [replace(q, spread=True, indicator=False) for q in own.moments if q.key not in _NOT_COMPARED]
+    models = [q for q in _OF_TWO_MODELS if q.needs <= facts]
+    moments = (*differences, *models)
+    spread = tuple(q.key for q in moments if q.spread)
+    table = {q.key: q for q in moments}
+    return Plan(table, moments, spread, per_class=(), labels=False, reliability=False, mean_probabilities=False)

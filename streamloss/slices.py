@@ -34,7 +34,7 @@ from streamloss.digits import (
     limbs_int,
 )
 from streamloss.options import Options, Task
-from streamloss.quantities import Plan, plan
+from streamloss.quantities import Plan
 
 Value = str | int | bool | None
 Key = tuple[Value, ...]
@@ -42,7 +42,7 @@ Key = tuple[Value, ...]
 OTHER = 0  # the group of the rows whose own group is beyond the cap
 PAGE = 128
 COUNTER_PAGES = math.ceil(BUCKETS / PAGE)  # of one histogram
-LEAST_BINS = 300
+LEAST_BINS, FINE_BINS = 300, 10_000
 CLASSES = 64  # the cross-entropy is summed by class up to so many classes
 FEW_CLASSES = 16  # and all that the whole sums by class up to so many
 SUMS = 3  # of a block, at most
@@ -51,9 +51,9 @@ ADD, WINDOW, EXTREMES, BINS, FIXED = "add", "window", "extremes", "bins", "fixed
 FIXED_FROM = {"reliability": RELIABILITY_WEIGHT, "classes": CLASS_WEIGHT}
 
 
-def slice_bins(bins: int) -> int:
-    """The number of confidence bins that a slice keeps: the smallest multiple of `bins` from 300 on."""
-    return bins * math.ceil(LEAST_BINS / bins)
+def bins_kept(bins: int, least: int) -> int:
+    """The number of confidence bins that are kept: the smallest multiple of `bins` from `least` on."""
+    return bins * math.ceil(least / bins)
 
 
 def window_shift(weighted: bool) -> int:
@@ -83,11 +83,10 @@ def label_pages(task: Task, p: Plan) -> int:
     return math.ceil(task.classes / PAGE) if p.labels and task.label == "hard" and task.classes > CLASSES else 0
 
 
-def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Kind and shape of every dense array of one group."""
-    p = plan(task, options)
+def layout(task: Task, options: Options, p: Plan, by: tuple[str, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Kind and shape of every dense array of one group; the confidence bins of all rows, without a `by`, are the fine ones."""
     m, weighted, width = len(p.moments), task.weighted, WINDOWS[task.weighted][1]
-    bins = slice_bins(options.bins) if p.reliability else 0
+    bins = bins_kept(options.bins, LEAST_BINS if by else FINE_BINS) if p.reliability else 0
     counted = task.label == "hard" and not weighted
     classes = task.classes if p.labels and task.classes <= CLASSES else 0
     return {
@@ -116,16 +115,18 @@ def pages_width(task: Task, p: Plan) -> int:
 class Settled:
     """The canonical form of `Slices`: groups in the order of their keys, OTHER first where it has rows, `()` for a key.
 
-    wide and pages have the rows of whole limbs and counters that are there, wide_at and pages_at (n, 2) whose they are: the
-    group and its block, or page.
+    Of no columns `by` all rows are OTHER's. wide and pages have the rows of whole limbs and counters that are there, wide_at
+    and pages_at (n, 2) whose they are: the group and its block, or page.
     """
 
-    def __init__(self, task: Task, options: Options, by: tuple[str, ...], keys: list[Key], arrays: dict[str, Array]) -> None:
-        self.task, self.options, self.by, self.keys, self.arrays = task, options, by, keys, arrays
+    def __init__(
+        self, task: Task, options: Options, p: Plan, by: tuple[str, ...], keys: list[Key], arrays: dict[str, Array]
+    ) -> None:
+        self.task, self.options, self.plan, self.by, self.keys, self.arrays = task, options, p, by, keys, arrays
 
     @property
     def has_other(self) -> bool:
-        """Whether there are rows beyond the cap; they are the first group's then."""
+        """Whether there are rows of no slice of their own; they are the first group's then."""
         return bool(self.keys) and self.keys[0] == ()
 
     def header(self) -> dict[str, Any]:
@@ -134,12 +135,12 @@ class Settled:
         return {"by": list(self.by), "keys": [list(key) for key in self.keys], **counts}
 
     @classmethod
-    def expected(cls, task: Task, options: Options, header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    def expected(cls, task: Task, options: Options, p: Plan, header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays that a header speaks of. Raises `ValueError` for one that cannot be."""
         groups, wide, pages = len(header["keys"]), header["wide"], header["pages"]
         if not all(type(n) is int and 0 <= n < 1 << 40 for n in (wide, pages)):
             raise ValueError("slices of an impossible size")
-        shapes = {name: (groups, *shape) for name, (_, shape) in layout(task, options).items()}
+        shapes = {name: (groups, *shape) for name, (_, shape) in layout(task, options, p, tuple(header["by"])).items()}
         counter = (PAGE, FIXED_DIGITS) if task.weighted else (PAGE,)
         return shapes | {"wide_at": (wide, 2), "wide": (wide, SUMS, LIMBS), "pages_at": (pages, 2), "pages": (pages, *counter)}
 

@@ -29,7 +29,7 @@ from streamloss.digits import (
     limbs_int,
 )
 from streamloss.options import Options, Task
-from streamloss.quantities import plan
+from streamloss.quantities import Plan, plan
 from streamloss.slices import (
     BINS,
     EXTREMES,
@@ -52,12 +52,16 @@ _SLACK = 1.25  # so many times the cap there may be before groups are dropped
 
 
 class Slices:
-    """The groups of the columns `by`. Their arrays are public, for the kernels to add to; `make_room` and `carry` go before."""
+    """The groups of the columns `by`, or all rows where there are none; `p` says what is added up, if it is not what
+    an evaluation does.
 
-    def __init__(self, task: Task, options: Options, by: tuple[str, ...]) -> None:
+    Their arrays are public, for the kernels to add to; `make_room` and `carry` go before.
+    """
+
+    def __init__(self, task: Task, options: Options, by: tuple[str, ...], p: Plan | None = None) -> None:
         self.task, self.options, self.by, self.cap = task, options, by, options.max_slices
-        self.plan = plan(task, options)
-        self.shapes = layout(task, options)
+        self.plan = plan(task, options) if p is None else p
+        self.shapes = layout(task, options, self.plan, by)
         self.table_width = pages_width(task, self.plan)
         self.keys: list[Key] = [()]  # of the groups by number; OTHER has none
         self._numbers: dict[Key, int] = {}
@@ -128,7 +132,7 @@ class Slices:
             self._last = order(kept[-1])
         if not any(self._beyond(key) for key in self._numbers):
             return
-        rest = Slices(self.task, self.options, self.by)
+        rest = Slices(self.task, self.options, self.by, self.plan)
         rest._last = self._last
         rest._absorb(self)
         vars(self).update(vars(rest))
@@ -253,7 +257,7 @@ class Slices:
         arrays["wide"] = self.wide[far[far != 0]]
         arrays["pages_at"] = np.argwhere(table)
         arrays["pages"] = self.pages[table[table != 0]].astype(np.int64)
-        return Settled(self.task, self.options, self.by, [self.keys[i] for i in numbers], arrays)
+        return Settled(self.task, self.options, self.plan, self.by, [self.keys[i] for i in numbers], arrays)
 
     def _settle_limbs(self) -> None:
         """Gathers window and whole limbs of every block in the window where they fit, else in the whole limbs."""
@@ -287,7 +291,7 @@ class Slices:
     @classmethod
     def of(cls, settled: Settled) -> Slices:
         """What goes on from a canonical form."""
-        slices = cls(settled.task, settled.options, settled.by)
+        slices = cls(settled.task, settled.options, settled.by, settled.plan)
         own = np.arange(len(settled.keys)) + (not settled.has_other)
         slices._admit(key for key in settled.keys if key)
         if settled.has_other and len(slices) > 1:
@@ -312,7 +316,7 @@ def merged(one: Settled, other: Settled) -> Settled:
     return whole.settled()
 
 
-def read(task: Task, options: Options, header: dict[str, Any], arrays: dict[str, Array]) -> Settled:
+def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: dict[str, Array]) -> Settled:
     """What a header (see `Settled.header`) and its arrays describe. Raises `ValueError` for what no rows can give."""
     keys = [tuple(key) for key in header["keys"]]
     by = tuple(header["by"])
@@ -320,8 +324,7 @@ def read(task: Task, options: Options, header: dict[str, Any], arrays: dict[str,
         raise ValueError("slices whose keys are not those of their columns")
     if not all(v is None or type(v) in (bool, int, str) for key in keys for v in key):
         raise ValueError("slices whose keys are no values")
-    settled = Settled(task, options, by, keys, arrays)
-    p = plan(task, options)
+    settled = Settled(task, options, p, by, keys, arrays)
     for name, width in {"wide_at": blocks(p), "pages_at": pages_width(task, p)}.items():
         at = arrays[name]
         if (at < 0).any() or (at >= [len(keys), width]).any() or len(np.unique(at, axis=0)) != len(at):

@@ -38,9 +38,7 @@ from streamloss.digits import (
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import Settled
-
-FINE_BINS = 10_000
+from streamloss.slices import FINE_BINS, Settled, bins_kept
 
 MAGIC = b"streamloss state 2\n"
 SCHEMA = "streamloss.state/2"
@@ -50,7 +48,7 @@ MAX_CLASSES = 1 << 31
 
 def fine_bins(bins: int) -> int:
     """The number of confidence bins that are kept: the smallest multiple of `bins` from 10,000 on, so `bins` is a view."""
-    return bins * math.ceil(FINE_BINS / bins)
+    return bins_kept(bins, FINE_BINS)
 
 
 def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -212,9 +210,10 @@ class State:
         if [tuple(each["by"]) for each in header["slices"]] != list(options.groupings):
             raise ValueError("slices that were not asked for")
         shapes = [{name: shape for name, (_, shape) in layout(task, options).items()}]
-        shapes += [Settled.expected(task, options, each) for each in header["slices"]]
+        p = plan(task, options)
+        shapes += [Settled.expected(task, options, p, each) for each in header["slices"]]
         arrays = _unpacked(packed, shapes)
-        slices = [slicing.read(task, options, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
+        slices = [slicing.read(task, options, p, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
         state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
         state._check()
         if header["digest"] != state.digest:

@@ -93,15 +93,17 @@ def make_plan(
     batch_rows: int | None = None,
     reader: Reader = "auto",
     partitions: Mapping[str, PathKey] | None = None,
+    keys: tuple[str, ...] = (),
 ) -> Plan:
-    """Decide roles, family, K and dtypes; `partitions` are the hive partition columns that --by may name.
+    """Decide roles, family, K and dtypes; `partitions` are the hive partition columns that --by may name, `keys` more columns
+    that are read like those of --by.
 
     `first_length(column)` gives the length of the first row of a list column that is not null; it is asked only where
     neither the type nor `--classes` fixes K. Raises `UsageError` for what the options leave open, `DataError` for
     columns that are missing or cannot serve.
     """
     roles, columns = _find(schema, options, path)
-    by, of_path = _groupings(schema, options, partitions or {}, path)
+    by, of_path = _groupings(schema, [*keys, *(n for names in options.groupings for n in names)], partitions or {}, path)
     if by:
         columns["by"] = by
     prediction = next(role for role in PREDICTIONS if role in roles)
@@ -283,11 +285,11 @@ def _find(schema: pa.Schema, options: Options, path: str | None) -> tuple[dict[s
 
 
 def _groupings(
-    schema: pa.Schema, options: Options, partitions: Mapping[str, PathKey], path: str | None
+    schema: pa.Schema, wanted: Sequence[str], partitions: Mapping[str, PathKey], path: str | None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, PathKey], ...]]:
     """The columns of --by that the file has, and those that its path tells; 'file' is the path itself where nothing else is."""
     known: dict[str, PathKey] = {"file": "file", **partitions}
-    names = tuple(dict.fromkeys(name for names in options.groupings for name in names))
+    names = tuple(dict.fromkeys(wanted))
     inside = tuple(name for name in names if name in schema.names or name not in known)
     for name in inside:
         one_field(schema, name, path, [*partitions])

@@ -33,6 +33,7 @@ from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_p
 __all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
 
 PART_BYTES = 64 << 20
+Cut = tuple[int, int, int]  # the number of a file, and its row groups from one up to another
 STDIN = "-"
 _FOOTER_THREADS = 8
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -87,20 +88,33 @@ class Input:
         """All bytes of the files (of the values that are needed from memory); None for a stream."""
         return _total(self.files, "bytes")
 
-    def parts(self, target_bytes: int = PART_BYTES) -> list[Part]:
-        """The files cut into runs of row groups of about `target_bytes`; no part holds rows of two files."""
-        parts = []
-        for file in self._planned:
-            first, begin, size = 0, 0, 0
+    def cuts(self, target_bytes: int = PART_BYTES) -> list[Cut]:
+        """The files cut into runs of row groups of about `target_bytes`; none holds rows of two files."""
+        found = []
+        for number, file in enumerate(self._planned):
+            begin, size = 0, 0
             for group, rows in enumerate(file.rows):
                 size += rows * self.plan.row_bytes
                 if size >= target_bytes or group + 1 == len(file.rows):
-                    count = sum(file.rows[begin : group + 1])
-                    if count:
-                        groups = tuple(range(begin, group + 1))
-                        parts.append(Part(file.path, groups, first, count, size, file.stamp))
-                    first, begin, size = first + count, group + 1, 0
+                    found.append((number, begin, group + 1))
+                    begin, size = group + 1, 0
+        return found
+
+    def parts(self, cuts: list[Cut] | None = None) -> list[Part]:
+        """What is read on its own, by default the input's own cuts; without those of no rows."""
+        parts = []
+        for number, begin, end in self.cuts() if cuts is None else cuts:
+            file = self._planned[number]
+            count = sum(file.rows[begin:end])
+            if count:
+                first, size = sum(file.rows[:begin]), count * self.plan.row_bytes
+                parts.append(Part(file.path, tuple(range(begin, end)), first, count, size, file.stamp))
         return parts
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The rows of every row group of every file."""
+        return [file.rows for file in self._planned]
 
     def stream(self) -> Iterator[Batch]:
         """The rows of a stream, in order, once."""
@@ -116,8 +130,11 @@ class Input:
         self.files[0]["rows"] = at
 
 
-def open_input(data: Any, options: Options, batch_rows: int | None = None, reader: Reader = "auto") -> Input:
-    """Find the files, read their footers, decide what the columns are; `reader` says who is to decode Parquet.
+def open_input(
+    data: Any, options: Options, batch_rows: int | None = None, reader: Reader = "auto", keys: tuple[str, ...] = ()
+) -> Input:
+    """Find the files, read their footers, decide what the columns are; `reader` says who is to decode Parquet, `keys` are
+    columns that batches have in `Batch.keys` besides those of --by.
 
     Raises `DataError` for what is missing, unreadable, of the wrong type or differs between files, and `UsageError` for
     what the options leave open.
@@ -130,7 +147,7 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None, reade
     if paths is None or paths == [STDIN]:
         if reader == "pages":
             raise UsageError("--reader pages reads the pages of Parquet files, and this is none")
-        return _open_stream(data, options, batch_rows)
+        return _open_stream(data, options, batch_rows, keys)
     files = expand(paths)
     # The first file with rows decides what the columns are; of the others' footers only the numbers are kept.
     empty = []
@@ -152,6 +169,7 @@ def open_input(data: Any, options: Options, batch_rows: int | None = None, reade
         batch_rows=batch_rows,
         reader=reader,
         partitions=_partitions(files) if options.by else None,
+        keys=keys,
     )
 
     def planned(path: str) -> _Planned:
@@ -260,7 +278,7 @@ def _plan_file(footer: Footer) -> _Planned:
     return _Planned(footer.path, footer.stamp, footer.group_rows)
 
 
-def _open_stream(data: Any, options: Options, batch_rows: int | None) -> Input:
+def _open_stream(data: Any, options: Options, batch_rows: int | None, keys: tuple[str, ...]) -> Input:
     entry, schema, batches = _open_batches(data)
     path = entry["path"]
     seen: list[pa.RecordBatch] = []
@@ -274,7 +292,7 @@ def _open_stream(data: Any, options: Options, batch_rows: int | None) -> Input:
 
     if not any(batch.num_rows for batch in _kept(batches, seen)):
         raise DataError("no rows: the input is empty", place=Place(path))
-    plan = make_plan(schema, options, first, path=path, batch_rows=batch_rows)
+    plan = make_plan(schema, options, first, path=path, batch_rows=batch_rows, keys=keys)
     if entry["rows"] is not None:
         entry["bytes"] = entry["rows"] * plan.row_bytes
     return Input(plan, [entry], is_stream=True, _batches=chain(seen, batches))

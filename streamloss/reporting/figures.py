@@ -150,8 +150,7 @@ class Slice:
     """The figures of one group of a state's slices."""
 
     def __init__(self, settled: Settled, group: int) -> None:
-        self.task, self.options = settled.task, settled.options
-        self.plan = plan(settled.task, settled.options)
+        self.task, self.options, self.plan = settled.task, settled.options, settled.plan
         self._settled, self._group = settled, group
         self._arrays: dict[str, Array] = {name: settled.arrays[name][group] for name in _OF_GROUP}
 

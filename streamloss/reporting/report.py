@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamloss.comparison import Comparison
 from streamloss.slices import Value
 from streamloss.state import State
 
@@ -69,12 +70,13 @@ class SliceReport:
     weight: float
     metrics: dict[str, Metric]
     other: bool = False
+    more: dict[str, Any] = field(default_factory=dict)  # of a comparison: baseline, comparison
 
     def to_dict(self) -> dict[str, Any]:
         """The slice's part of the JSON report."""
         shape: dict[str, Any] = {"by": self.by, "rows": self.rows, "weight": plain(self.weight)}
         shape["metrics"] = {key: metric.to_dict() for key, metric in self.metrics.items()}
-        return shape | ({"other": True} if self.other else {})
+        return shape | self.more | ({"other": True} if self.other else {})
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Report:
     metrics: dict[str, Metric]
     digest: str
     rows: dict[str, int]
-    state: State
+    state: State | Comparison
     command: str = "evaluate"
     run: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Report:
             "rows": self.rows,
             **{k: self.body[k] for k in ("weight", "ledger")},
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
+            **{k: self.body[k] for k in ("baseline", "comparison") if k in self.body},
             "conventions": {},
             **{k: self.body[k] for k in ("reliability", "per_class")},
             **({"histograms": self.body["histograms"]} if histograms else {}),

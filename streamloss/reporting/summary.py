@@ -34,14 +34,12 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     shown = options or state.options
     measures = Measures(Whole(state), shown)
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
-    ledger = {key: measures.ledger[code] for code, (key, _) in RULES.items()}
-    ledger |= {"normalized": measures.ledger[LEDGER_NORMALIZED], "clipped": measures.ledger[LEDGER_CLIPPED]}
     slices = [slices_of(settled, shown) for settled in state.slices]
     body = {
         "unit": shown.unit,
         "classes": state.task.classes or None,
         "weight": plain(measures.weight),
-        "ledger": ledger,
+        "ledger": ledger_of(measures.ledger),
         "reliability": plain(measures.reliability()),
         "per_class": per_class(state, measures),
         "histograms": histograms(measures.figures, measures.scale),
@@ -51,6 +49,12 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     }
     listed = [each for found in slices for each in found if each.rows["used"] >= shown.min_slice_rows]
     return Report(metrics, state.digest, rows, state, command, dict(run), body, listed)
+
+
+def ledger_of(ledger: list[int]) -> dict[str, int]:
+    """Rows by rule and by what was done to them."""
+    found = {key: ledger[code] for code, (key, _) in RULES.items()}
+    return found | {"normalized": ledger[LEDGER_NORMALIZED], "clipped": ledger[LEDGER_CLIPPED]}
 
 
 def rows_of(ledger: list[int]) -> dict[str, int]:

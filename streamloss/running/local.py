@@ -12,22 +12,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from streamloss import jit
 from streamloss.options import Options
-from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input, read_part
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
 from streamloss.state import State
 
 Watcher = Callable[[Progress], None]
+Begin = Callable[[], Iterator[Sized]]  # begins to read a part
 Place = tuple[int, int]  # the number of a part, and of a batch in it
 _LOOK = 0.1  # seconds between two looks of the watcher
 _NOWHERE: Place = (-1, 0)
@@ -39,6 +39,24 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Adder(Protocol):
+    """What batches are added to, by several threads when it is asked for shares."""
+
+    threads: int
+
+    def shares(self) -> Sequence[Adder]:
+        """One for every thread, each to be entered by one; they have to `settle` before this one is asked for anything."""
+
+    def add(self, batch: Any) -> None:
+        """Adds a batch."""
+
+    def settle(self) -> None:
+        """Ends adding."""
+
+    def loss_so_far(self) -> tuple[Fraction, Fraction]:
+        """The sum of the cross-entropies so far, and of their weights."""
 
 
 class _Turns(Executor):
@@ -92,14 +110,14 @@ class _Turns(Executor):
 class _Run:
     """The batches of one part, in order. Whoever has the turn may ask for the next one."""
 
-    def __init__(self, number: int, begin: Callable[[], Iterator[Batch]]) -> None:
+    def __init__(self, number: int, begin: Begin) -> None:
         self.place: Place = (number, 0)  # of the next batch
         self.busy = False  # whether somebody has the turn
         self.over = False
         self._begin = begin
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Iterator[Sized] | None = None
 
-    def next(self) -> Batch | None:
+    def next(self) -> Sized | None:
         """The next batch, None at the end."""
         if self._batches is None:
             self._batches = self._begin()
@@ -118,7 +136,7 @@ class _Run:
 class _Worker:
     """A thread's sums and how many rows they have; `lock` is held while they change."""
 
-    def __init__(self, accumulator: Accumulator) -> None:
+    def __init__(self, accumulator: Adder) -> None:
         self.accumulator = accumulator
         self.lock = threading.Lock()
         self.rows = 0
@@ -190,15 +208,32 @@ def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress
 
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
     """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
-    turns = _Turns()
-    if source.is_stream:
-        runs = [_Run(0, source.stream)]
-    else:
-        parts = source.parts()
-        helpers = turns if threads > len(parts) else None  # there are threads that no part is left for
-        runs = [_Run(number, partial(read_part, part, source.plan, helpers)) for number, part in enumerate(parts)]
-    jit.use_threads(threads)
     whole = Accumulator(source.task, options, threads)
+
+    def begins(helpers: Executor) -> list[Begin]:
+        if source.is_stream:
+            return [source.stream]
+        parts = source.parts()
+        idle = helpers if threads > len(parts) else None  # there are threads that no part is left for
+        return [partial(read_part, part, source.plan, idle) for part in parts]
+
+    add_all(whole, begins, source, threads, watch)
+    state = whole.state()
+    state.columns = dict(source.roles)
+    state.inputs = source.files
+    return state
+
+
+def add_all(
+    whole: Adder, begins: Callable[[Executor], list[Begin]], source: Input, threads: int, watch: Watcher | None = None
+) -> None:
+    """Adds the batches of all parts; `begins` says how each of them is read, handed threads that may be idle.
+
+    Raises `DataError` for the first bad row or unreadable place of the input.
+    """
+    turns = _Turns()
+    runs = [_Run(number, begin) for number, begin in enumerate(begins(turns))]
+    jit.use_threads(threads)
     workers = [_Worker(share) for share in (whole.shares() if jit.many_may_enter() else [whole])]
     work = _Work(runs, turns)
     started = time.monotonic()
@@ -221,7 +256,3 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
         raise work.failure
     for worker in workers:
         worker.accumulator.settle()
-    state = whole.state()
-    state.columns = dict(source.roles)
-    state.inputs = source.files
-    return state
