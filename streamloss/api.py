@@ -135,15 +135,10 @@ def _old_options(asked: Options, old: dict[str, Any], same: bool) -> Options:
 
     The truth, weights and slices are the new model's. `same`: both predictions are columns of the same rows.
     """
-    unknown = [name for name in old if name not in (*PREDICTIONS, "temperature")]
-    if unknown:
-        raise UsageError(
-            f"no option 'baseline_{unknown[0]}'; of the old model only a prediction and its temperature can be given"
-        )
+    if unknown := [name for name in old if name not in (*PREDICTIONS, "temperature")]:
+        raise UsageError(f"no option 'baseline_{unknown[0]}': of the old model a prediction and its temperature can be given")
     if same and not any(old.get(role) for role in PREDICTIONS):
-        raise UsageError(
-            "which column is the old model's prediction? Give --baseline-logits or its like, or its files by --baseline"
-        )
+        raise UsageError("which column has the old model's prediction? Give --baseline-logits or its like, or --baseline FILE")
     own = {role: getattr(asked, role) for role in PREDICTIONS if not any(old.get(each) for each in PREDICTIONS)}
     aside = dict.fromkeys(("label", "weight", "mask", "bytes", *TARGETS), "")
     given = {"temperature": asked.temperature} | own | {name: value for name, value in old.items() if value is not None}

@@ -17,18 +17,7 @@ from streamloss.options import Options
 @shared.slices
 @shared.checks
 @shared.display
-@shared.options(
-    "Running",
-    shared.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
-    shared.option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
-    shared.option(
-        "--reader",
-        type=click.Choice(("auto", "pages", "arrow")),
-        default="auto",
-        help="Who decodes Parquet: our page reader, pyarrow, or the first that can.  [default: auto]",
-    ),
-    shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
-)
+@shared.running
 @shared.gates
 @shared.output
 @shared.plots
@@ -67,17 +56,15 @@ def evaluate(
     shared.check_gates(fail_if, junit)
     figures = shared.Plots(plots)
 
-    from streamloss import api, jit
-    from streamloss.cli.progress import Meter
+    from streamloss import api
 
-    jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
-    with Meter(progress, asked.unit) as meter:
+    with shared.watching(progress, asked.unit) as watcher:
         report = api.evaluate(
             list(paths),
             threads=threads,
             batch_rows=batch_rows,
             reader=reader,
-            progress=meter.show if meter.wanted else None,
+            progress=watcher,
             save_state=save_state,
             fail_if=fail_if,
             **options,

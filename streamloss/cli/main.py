@@ -15,6 +15,7 @@ import click
 from streamloss import __version__
 from streamloss.cli import shared
 from streamloss.cli.calc import calc
+from streamloss.cli.compare import compare
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, report, inspect, calc):
+for command in (evaluate, compare, report, inspect, calc):
     cli.add_command(command)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from streamloss.reporting.report import Report
+    from streamloss.running.local import Watcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -151,6 +153,19 @@ display = options(
     option("--min-slice-rows", type=int, metavar="N", help="Leave smaller slices out of the report.  [default: 1]"),
 )
 
+running = options(
+    "Running",
+    option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
+    option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
+    option(
+        "--reader",
+        type=click.Choice(("auto", "pages", "arrow")),
+        default="auto",
+        help="Who decodes Parquet: our page reader, pyarrow, or the first that can.  [default: auto]",
+    ),
+    option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
+)
+
 gates = options(
     "Gates",
     option(
@@ -178,6 +193,17 @@ output = output_as(tuple(FORMATS))
 plots = options(
     "Output", option("--plots", metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files.")
 )
+
+
+@contextmanager
+def watching(progress: bool | None, unit: Unit) -> Iterator[Watcher | None]:
+    """Whoever is told about a run, if anybody; and one line when kernels have to be compiled."""
+    from streamloss import jit
+    from streamloss.cli.progress import Meter
+
+    jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
+    with Meter(progress, unit) as meter:
+        yield meter.show if meter.wanted else None
 
 
 class Destination:
