@@ -252,9 +252,9 @@ def test_the_comparison_has_both_sides_and_what_is_between() -> None:
     assert table_of(FULL, "", "new") == [
         ["", "new", "old", "difference ± error", "95 % interval", "new is", "ratio ± error", "its interval",
          "correlation"],
-        ["cross-entropy, nat", "0.2815 ± 0.0047", "0.3015 ± 0.0049", "-0.0200 ± 0.0040", "-0.0280 … -0.0120",
+        ["cross-entropy, nat", "0.2815", "0.3015", "-0.0200 ± 0.0040", "-0.0280 … -0.0120",
          "better", "0.934 ± 0.010", "0.914 … 0.954", "0.970"],
-        ["accuracy", "91.23 ± 0.67 %", "90.00 ± 0.70 %", "+1.23 ± 0.40 pp", "0.43 … 2.03 pp",
+        ["accuracy", "91.23 %", "90.00 %", "+1.23 ± 0.40 pp", "0.43 … 2.03 pp",
          "better", "1.014 ± 0.010", "0.994 … 1.034", "0.970"],
         ["expected calibration error", "2.131 %", "3.000 %", "-0.869 pp", "", "", "", "", ""],
     ]  # fmt: skip
@@ -266,7 +266,7 @@ def test_slices_costliest_first_and_the_rest_last() -> None:
     head = ["rows", "ignored", "cross-entropy, nat", "95 % interval", "infinite rows"]
     head += ["old", "difference ± error", "its interval", "new is", "accuracy"]
     accuracy = "90.0 ± 2.0 %"
-    new = ["0.250 ± 0.010", "-0.0500 ± 0.0040", "-0.0580 … -0.0420", "better"]
+    new = ["0.250", "-0.0500 ± 0.0040", "-0.0580 … -0.0420", "better"]
     old = ["", "", "", ""]
     assert table_of(FULL, "group", "rows") == [
         ["group", *head],

@@ -63,11 +63,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices of one --by: facts, their table, which may be empty though its title is not, and the means over them."""
+    """The slices of one --by: facts, their table, which may be empty though its title is not, and the means over them.
+
+    `said` are the means of what the table has, in words.
+    """
 
     facts: list[str]
     table: Table
     macro: Table
+    said: str
 
 
 def table_of(title: str, columns: Iterable[Column], keys: Sequence[str] = (), names: Sequence[str] = ()) -> Table:
@@ -99,12 +103,13 @@ def _names(head: str, texts: Iterable[object], rank: int = 0) -> Column:
 
 def quantities(report: Report, metrics: Metrics) -> Iterator[Table]:
     """Means, errors, intervals, extremes and quantiles: of what has the report's unit, then of pure numbers."""
-    for keys in contents.sections(metrics):
+    title = "" if not contents.compared(report) else "the new model" if metrics is report["metrics"] else "the old model"
+    for i, keys in enumerate(contents.sections(metrics)):
         head = f"in {report['unit']}" if metrics[keys[0]].get("unit") else ""
-        yield _quantities(report, head, [(key, metrics[key]) for key in keys])
+        yield _quantities(report, "" if i else title, head, [(key, metrics[key]) for key in keys])
 
 
-def _quantities(report: Report, head: str, rows: Sequence[tuple[str, Metric]]) -> Table:
+def _quantities(report: Report, title: str, head: str, rows: Sequence[tuple[str, Metric]]) -> Table:
     # The extremes of what is 0 or 1 in every row say nothing; such quantities have no quantiles either.
     spread = [(key, metric if metric.get("quantiles") else {}) for key, metric in rows]
     quantiles = [(key, metric.get("quantiles") or {}) for key, metric in rows]
@@ -120,7 +125,7 @@ def _quantities(report: Report, head: str, rows: Sequence[tuple[str, Metric]]) -
         *(_field(units.quantile(q), _quantile_rank(i, levels), quantiles, q) for i, q in enumerate(levels)),
         _field("max", 4, spread, "max"),
     )
-    return table_of("", columns, [key for key, _ in rows])
+    return table_of(title, columns, [key for key, _ in rows])
 
 
 def _quantile_rank(i: int, levels: Sequence[str]) -> int:
@@ -135,7 +140,7 @@ def comparison(report: Report) -> Table:
 
     def side(name: str, metrics: Metrics) -> Column:
         errors = {key: (metrics.get(key) or {}).get("stderr") for key in pairs}
-        return _column(name, 1, rows, lambda key, p: wording.measured(key, {"mean": p.get(name), "stderr": errors[key]}), name)
+        return _column(name, 1, rows, lambda key, p: wording.value(key, p | {"error": errors[key]}, name, "error", 4), name)
 
     return table_of(
         "new and old",
@@ -162,12 +167,14 @@ def _verdicts(rows: Iterable[tuple[str, Metric]]) -> Column:
 def slices(report: Report, most: int) -> Iterator[Slices]:
     """The slices of every --by, the costliest first, at most so many; what is beyond the limit on slices stands last."""
     for slicing in contents.slicings(report):
-        total, shown = len(slicing.slices), slicing.slices[:most]
+        total, shown = sum(not part.get("other") for part in slicing.slices), slicing.slices[:most]
         ranked = ("costliest", "slices, costliest first, by") if slicing.key else ("first", "slices by")
         title = f"the {units.count(most)} {ranked[0]} of {units.count(total)} slices by" if total > most else ranked[1]
         names = [units.printable(name) for name in slicing.by]
         table = table_of(title, _slices(report, slicing, shown), names=names)
-        yield Slices(wording.slicing(slicing.facts, total), table, _macro(slicing.facts))
+        means = slicing.facts.get("macro") or {}
+        said = wording.macro(means, [column.head for column in table.columns])
+        yield Slices(wording.slicing(slicing.facts, total), table, _macro(means), said)
 
 
 def _slices(report: Report, slicing: Slicing, parts: Sequence[dict[str, Any]]) -> Iterator[Column]:
@@ -194,14 +201,17 @@ def _slices(report: Report, slicing: Slicing, parts: Sequence[dict[str, Any]]) -
         if any(part["rows"].get(name) for part in parts):
             yield counts(name, 9, (part["rows"] for part in parts), name)
     if weighted:
-        yield _column("weight", 2, [("", part) for part in parts], lambda _, p: wording.value("", p, "weight", 4), "weight")
+        yield _column(
+            "weight", 2, [("", part) for part in parts], lambda _, p: wording.value("", p, "weight", digits=4), "weight"
+        )
     if (key := slicing.key) is not None:
         loss, pairs = of(_metrics_of, key), of(contents.compared, key)
         yield means(wording.titled(named[key], key), 0, loss)
         yield _column(wording.interval_head(report), 10, loss, wording.interval, "low", "high")
         if any(metric.get("infinite") for _, metric in loss):
             yield counts("infinite rows", 2, (metric for _, metric in loss), "infinite")
-        yield means("old", 1, of(contents.baseline, key))
+        old = of(contents.baseline, key)
+        yield _column("old", 1, old, lambda key, m: wording.value(key, m, error="stderr"), "mean")
         yield _column("difference ± error", 0, pairs, wording.difference, "difference", "stderr")
         yield _column("its interval", 4, pairs, wording.difference_interval, "low", "high")
         yield _verdicts(pairs)
@@ -214,9 +224,8 @@ def _metrics_of(part: dict[str, Any]) -> Metrics:
     return metrics
 
 
-def _macro(facts: dict[str, Any]) -> Table:
-    """Means over the slices of one --by, every slice counting alike."""
-    rows = [(key, metric) for key, metric in (facts.get("macro") or {}).items() if metric.get("mean") is not None]
+def _macro(means: Metrics) -> Table:
+    rows = [(key, metric) for key, metric in means.items() if contents.known(means, key)]
     columns = (
         Column("", [wording.titled(metric, key) for key, metric in rows], 0, "name"),
         _column("mean over slices", 0, rows, lambda key, m: wording.value(key, m, digits=4), "mean"),
@@ -233,10 +242,10 @@ def conventions(report: Report) -> Table:
     columns = (
         _names("convention", (tool for tool, _, _ in found)),
         Column("quantity", [wording.titled(metric, key) for key, metric in exact], 0, "name"),
-        _column("value", 0, rows, lambda key, e: wording.value(key, e, "value", 6), "value"),
+        _column("value", 0, rows, lambda key, e: wording.value(key, e, "value", digits=6), "value"),
         _column("exact", 1, exact, lambda key, m: wording.value(key, m, digits=6), "mean"),
         _column("difference", 0, rows, wording.difference, "difference"),
-        Column("why", [str(units.printable(e.get("cause") or e.get("reason") or "")) for _, e in rows], 2, "words"),
+        Column("why", [str(units.printable(e.get("cause") or e.get("reason") or "")) for _, e in rows], 0, "words"),
     )
     return table_of("what other tools would say", columns, [key for key, _ in rows])
 

@@ -19,7 +19,7 @@ FILE_WIDTH = 100
 INDENT = 2
 _LONGEST_NAME = 34
 _SHORTEST_NAME = 8  # of a column that has to give way
-_WORDS = 24  # the room that words are given, over as many lines as they need
+_WORDS = 14  # the room that words are given, over as many lines as they need
 RULED = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 
 

@@ -100,11 +100,7 @@ def _slices(report: Report, console: Console) -> None:
         names = ", ".join(found.table.names)
         _table(found.table, console)
         lines = [f"By {names}: {', '.join(found.facts)}."]
-        heads = {column.head for column in found.table.columns}
-        means = [f"{name} {mean}" for name, mean, *_ in found.macro.rows if name in heads]
-        if means:
-            lines.append(f"Mean over the slices, each counting alike: {'; '.join(means)}.")
-        _lines(lines, console)
+        _lines([*lines, found.said] if found.said else lines, console)
 
 
 def _reliability(report: Report, console: Console) -> None:

@@ -124,7 +124,8 @@ def _contents(report: Report) -> dict[str, Any]:
             "metrics": [_grid(table) for table in columns.quantities(report, metrics)],
             "bins": _grid(columns.reliability(report)[0], "All bins", columns.MOST_BINS),
             "classes": _grid(columns.classes(report), f"All {units.count(len(contents.classes(report)))} classes"),
-            "conventions": _grid(columns.conventions(report)),
+            "baseline": [_grid(table) for table in columns.quantities(report, contents.baseline(report))],
+            "conventions": [_grid(table) for table in filter(None, [columns.conventions(report)])],
             "ledger": _grid(_ledger(report)),
             "inputs": _grid(_inputs(report), "Files"),
         },
@@ -170,7 +171,7 @@ def _changes(comparison: Metrics, metrics: Metrics) -> list[Card]:
     for key in changed[: _CARDS - min(1, len(apart))]:
         pair = comparison[key]
         value, _, error = wording.difference(key, pair).removesuffix(" pp").partition(" ± ")
-        sides = " → ".join(wording.value(key, pair, side, 4) for side in ("old", "new"))
+        sides = " → ".join(wording.value(key, pair, side, digits=4) for side in ("old", "new"))
         note = ", ".join(part for part in (sides, wording.verdict(key, pair)) if part)
         unit = "pp" if units.is_percent(key) else pair.get("unit", "")
         numbers = _picked(pair, "difference", "stderr", "low", "high")

@@ -7,6 +7,7 @@ Pure functions that compute no statistics. A list of facts is joined by whoever 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from streamloss.errors import RULE_KEYS
@@ -170,6 +171,16 @@ def slicing(found: dict[str, Any], listed: int) -> list[str]:
     return said
 
 
+def macro(means: Metrics, heads: Sequence[str]) -> str:
+    """The means over slices, of the quantities that have a column under one of the heads."""
+    found = [
+        f"{metric.get('title') or key} {value(key, metric, digits=4)} {metric.get('unit') or ''}".rstrip()
+        for key, metric in means.items()
+        if known(means, key) and titled(metric, key) in heads
+    ]
+    return f"Mean over the slices, each counting alike: {', '.join(found)}." if found else ""
+
+
 def verdict(key: str, pair: Metric) -> str:
     """Whether the new model is 'better' or 'worse', 'undecided' where the interval holds 0, '' where neither is meant."""
     low, high = number(pair.get("low")), number(pair.get("high"))
@@ -187,10 +198,10 @@ def titled(metric: Metric, key: str) -> str:
     return f"{title}, {unit}" if unit else title
 
 
-def value(key: str, entry: Metric, field: str = "mean", digits: int = 3) -> str:
-    """A number of a quantity; nothing where it is not known."""
+def value(key: str, entry: Metric, field: str = "mean", error: str = "", digits: int = 3) -> str:
+    """A number of a quantity, with the decimals that its error allows; nothing where it is not known."""
     found = entry.get(field)
-    return "" if found is None else units.number(found, percent=units.is_percent(key), digits=digits)
+    return "" if found is None else units.number(found, entry.get(error), percent=units.is_percent(key), digits=digits)
 
 
 def measured(key: str, entry: Metric, field: str = "mean", error: str = "stderr", digits: int = 4) -> str:
