@@ -24,7 +24,8 @@ from test_terminal import REPORT, infinite, spread
 from streamloss.cli import shared
 from streamloss.cli.main import cli
 from streamloss.errors import RULES
-from streamloss.reporting import columns, markdown, table, units, wording
+from streamloss.reporting import columns, csvfile, markdown, units, wording
+from streamloss.reporting.names import slice_name, slice_value
 from streamloss.reporting.units import Given
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +132,7 @@ def shown(report: dict[str, Any]) -> str:
 
 
 def records(report: dict[str, Any]) -> list[dict[str, str]]:
-    text = table.encode(report).decode("utf-8")
+    text = csvfile.encode(report).decode("utf-8")
     assert text.endswith("\r\n")
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
@@ -249,31 +250,35 @@ def test_infinite_rows_are_said_as_in_the_terminal() -> None:
 
 def test_the_comparison_has_both_sides_and_what_is_between() -> None:
     assert table_of(FULL, "", "new") == [
-        ["", "new", "old", "difference ± error", "95 % interval", "ratio ± error", "interval of the ratio", "correlation"],
-        ["cross-entropy, nat", "0.2815 ± 0.0047", "0.3015 ± 0.0049", "-0.0200 ± 0.0040", "-0.0280 … -0.0120",
-         "0.934 ± 0.010", "0.914 … 0.954", "0.970"],
-        ["accuracy", "91.23 ± 0.67 %", "90.00 ± 0.70 %", "+1.23 ± 0.40 pp", "0.43 … 2.03 pp",
-         "1.014 ± 0.010", "0.994 … 1.034", "0.970"],
-        ["expected calibration error", "2.131 %", "3.000 %", "-0.869 pp", "", "", "", ""],
+        ["", "new", "old", "difference ± error", "95 % interval", "new is", "ratio ± error", "its interval",
+         "correlation"],
+        ["cross-entropy, nat", "0.2815", "0.3015", "-0.0200 ± 0.0040", "-0.0280 … -0.0120",
+         "better", "0.934 ± 0.010", "0.914 … 0.954", "0.970"],
+        ["accuracy", "91.23 %", "90.00 %", "+1.23 ± 0.40 pp", "0.43 … 2.03 pp",
+         "better", "1.014 ± 0.010", "0.994 … 1.034", "0.970"],
+        ["expected calibration error", "2.131 %", "3.000 %", "-0.869 pp", "", "", "", "", ""],
     ]  # fmt: skip
     assert "## Metrics of the old model" in shown(FULL)
     assert "old model" not in shown(REPORT)
 
 
 def test_slices_costliest_first_and_the_rest_last() -> None:
-    head = ["rows", "ignored", "cross-entropy, nat", "infinite rows", "old", "difference ± error", "accuracy"]
+    head = ["rows", "ignored", "cross-entropy, nat", "95 % interval", "infinite rows"]
+    head += ["old", "difference ± error", "its interval", "new is", "accuracy"]
     accuracy = "90.0 ± 2.0 %"
+    new = ["0.250", "-0.0500 ± 0.0040", "-0.0580 … -0.0420", "better"]
+    old = ["", "", "", ""]
     assert table_of(FULL, "group", "rows") == [
         ["group", *head],
-        ["null", "30", "1", "∞", "2", "", "", accuracy],
-        ["b|c", "20", "1", "0.700 ± 0.010", "0", "", "", accuracy],
-        ["a", "10", "1", "0.200 ± 0.010", "0", "0.250 ± 0.010", "-0.0500 ± 0.0040", accuracy],
-        ["(other)", "40", "1", "0.900 ± 0.010", "0", "", "", accuracy],
+        ["null", "30", "1", "∞", "", "2", *old, accuracy],
+        ["b|c", "20", "1", "0.700 ± 0.010", "0.680 … 0.720", "0", *old, accuracy],
+        ["a", "10", "1", "0.200 ± 0.010", "0.180 … 0.220", "0", *new, accuracy],
+        ["(other)", "40", "1", "0.900 ± 0.010", "0.880 … 0.920", "0", *old, accuracy],
     ]
     assert table_of(FULL, "group", "day") == [
-        ["group", "day", "rows", "ignored", "weight", "cross-entropy, nat", "accuracy"],
-        ['"null"', "true", "60", "1", "31.50", "0.300 ± 0.010", accuracy],
-        ["a", "3", "50", "1", "50.00", "0.100 ± 0.010", accuracy],
+        ["group", "day", "rows", "ignored", "weight", "cross-entropy, nat", "95 % interval", "accuracy"],
+        ['"null"', "true", "60", "1", "31.50", "0.300 ± 0.010", "0.280 … 0.320", accuracy],
+        ["a", "3", "50", "1", "50.00", "0.100 ± 0.010", "0.080 … 0.120", accuracy],
     ]
     assert table_of(FULL, "", "mean over slices") == [
         ["", "mean over slices", "slices"],
@@ -414,7 +419,7 @@ def test_hostile_text_is_text(text: str) -> None:
     # The same headings, lists and tables as with a text that holds nothing, of as many cells, and the text in its places.
     assert [token.type for token in ours] == [token.type for token in tame]
     inlines = [(words(a), words(b)) for a, b in zip(ours, tame, strict=True) if a.type == "inline"]
-    written = (units.printable(text), units.printable(wording.slice_value(text)))
+    written = (units.printable(text), units.printable(slice_value(text)))
     assert all(a.strip() in [b.replace("tame", each).strip() for each in written] for a, b in inlines)
     assert sum("tame" in b for _, b in inlines) >= 10
     for child in (child for token in ours for child in token.children or []):
@@ -432,7 +437,7 @@ ANY = st.text(st.characters(codec=None) | st.sampled_from("`|\\*_<>[]&~$@#:.w-+=
 def test_any_text_comes_out_as_it_went_in(text: str) -> None:
     plain = units.printable(text)
     cells = [plain, str(plain), "end"] if plain else ["end"]
-    [[_, found]] = tables(markdown._table([columns.Column("a", [cell], 0, right=False) for cell in cells]))
+    [[_, found]] = tables(markdown._grid([columns.Column("a", [cell], 0, "name") for cell in cells]))
     assert found == ([plain, plain.strip(), "end"] if plain else ["end"])
 
 
@@ -485,7 +490,7 @@ def check(report: dict[str, Any]) -> None:
             expect(fields | quantiles, metric=key, **where)
 
     for part in (report, *report["slices"]):
-        where = {"slice": wording.slice_name(part)} if "by" in part else {}
+        where = {"slice": slice_name(part["by"].items(), part.get("other", False))} if "by" in part else {}
         metrics(part["metrics"], scope="slice" if where else "all", **where)
         metrics(part.get("baseline", {}).get("metrics", {}), scope="baseline", **where)
         for key, pair in part.get("comparison", {}).items():
@@ -563,17 +568,19 @@ def test_any_text_survives_the_csv(text: str) -> None:
         ({"a": "New York, NY"}, 'a="New York, NY"'),
         ({"a": ""}, 'a=""'),
         ({"a": "(other)"}, 'a="(other)"'),
-        ({"a": 'say "x"\n'}, 'a="say \\"x\\"\\n"'),
+        ({"a": 'say "x"\n'}, 'a="say \\"x\\"\n"'),
+        ({"a b": "c d"}, "a b=c d"),
+        ({"a,b": 1}, '"a,b"=1'),
         ({"a": "x=y"}, 'a="x=y"'),
         ({"a": -3}, "a=-3"),
     ],
 )
 def test_the_name_of_a_slice_is_of_one_slice(by: dict[str, Any], name: str) -> None:
-    assert wording.slice_name({"by": by}) == name
+    assert slice_name(by.items()) == name
 
 
 def test_the_rest_of_the_slices_is_no_slice_of_that_name() -> None:
-    assert wording.slice_name({"by": {"a": "(other)"}, "other": True}) == "a=(other)"
+    assert slice_name({"a": "(other)"}.items(), other=True) == "a=(other)"
 
 
 # The table of formats

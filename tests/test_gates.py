@@ -224,7 +224,7 @@ UNDECIDED = [
     ("accuracy.q0.9 > 1", "accuracy.q0.9 is not known"),
     ("ledger.row_sum > 1", "ledger.row_sum is not known"),
     ("cross_entropy[group=A] > 1", "there is no slice group=A; did you mean 'group=a'?"),
-    ("cross_entropy[group='New York'] > 1", 'there is no slice group="New York"; did you mean \'group="New York, NY"\'?'),
+    ("cross_entropy[group='New York'] > 1", "there is no slice group=New York; did you mean 'group=\"New York, NY\"'?"),
     ("cross_entropy[grup=a] > 1", "the report is not sliced by grup; did you mean 'group'?"),
     ("cross_entropy[x=a] > 1", "the report is not sliced by x; it is by group and by n and by old, over"),
     ("cross_entropy[old=true] > 1", "the report is not sliced by old; it is by group and by n and by old, over"),

@@ -335,6 +335,72 @@ def test_colour_is_decoration() -> None:
     assert [line.rstrip() for line in plain.splitlines()] == show(REPORT).splitlines()
 
 
+def test_a_comparison_a_thousand_slices_and_other_tools() -> None:
+    report = full_of_slices(1000)
+    at_80, at_120 = show(report, 80), show(report, 120)
+    for text, width in ((at_80, 80), (at_120, 120)):
+        assert max(map(len, text.splitlines())) <= width
+        assert re.search(r"cross-entropy, nat +0\.2815 +0\.3015 +-0\.0200 ± 0\.0040 ", text)
+        assert re.search(r"accuracy +91\.23 % +90\.00 % +\+1\.23 ± 0\.40 pp ", text)
+        assert "the 20 costliest of 1001 slices by region, n\n" in text
+        ranked = re.findall(r"^  (?:a region of [^…]*…|null|\(other\)) +(\S+) +10  ", text, re.MULTILINE)
+        assert ranked == ["null", *(str(i) for i in range(999, 980, -1))]  # an infinite loss first
+        assert "By region, n: 1010 slices, 1000 reported, 10 small slices of 90 rows." in " ".join(text.split())
+        assert "Mean over the slices, each counting alike: cross-entropy 0.4500 nat." in " ".join(text.split())
+        assert "+1.0e-7" in text
+        assert "rows clipped" in text
+        # Names are cut, numbers never.
+        assert not re.search(r"\d…", text)
+    assert re.search(r"-0\.0280 … -0\.0120 +better\n", at_120)
+
+
+def test_slices_that_are_all_too_small_are_counted() -> None:
+    shown = show(full_of_slices(0))
+    assert "By region, n: 1010 slices, 0 reported, 1010 small slices of 90 rows." in shown
+    assert "costliest first, by" not in shown
+
+
+def full_of_slices(count: int) -> dict[str, Any]:
+    """A comparison of so many slices, one of infinite loss, and what is beyond the limit."""
+
+    def pair(new: float, old: float, title: str, unit: str = "") -> dict[str, Any]:
+        found = {"title": title, "unit": unit, "new": new, "old": old, "difference": new - old}
+        return found | {"stderr": 0.004, "low": new - old - 0.008, "high": new - old + 0.008}
+
+    def part(by: dict[str, Any], mean: Any, **more: Any) -> dict[str, Any]:
+        rows = {"read": 10, "used": 10, "ignored": 0, "invalid": 0}
+        return {"by": by, "rows": rows, "metrics": {"cross_entropy": spread(mean, 0.01, "cross-entropy", "nat")}} | more
+
+    slices = [
+        part({"region": f"a region of a name that is longer than most {i}", "n": i}, i / 1000,
+             comparison={"cross_entropy": pair(i / 1000, 0.5, "cross-entropy", "nat")})
+        for i in range(count)
+    ]  # fmt: skip
+    if count:
+        other = part({"region": "(other)", "n": "(other)"}, 99.0, other=True)
+        slices = [other, *slices[:-1], part({"region": None, "n": None}, "inf"), slices[-1]]
+    small = {"slices": 10, "rows": 90} if count else {"slices": 1010, "rows": 90}
+    macro = {"cross_entropy": {"mean": 0.45, "slices": count, "title": "cross-entropy", "unit": "nat"}}
+    facts = {"by": ["region", "n"], "slices": 1010, "shown": count, "small": small, "other": {"rows": 0}}
+    return changed(
+        command="compare",
+        comparison={
+            "cross_entropy": pair(0.28154, 0.30154, "cross-entropy", "nat"),
+            "accuracy": pair(0.9123, 0.9, "accuracy"),
+            "entropy": {"title": "entropy", "unit": "nat", "difference": None},
+        },
+        slices=slices,
+        slicing=[facts | ({"macro": macro} if count else {})],
+        conventions={"torch": {"cross_entropy": {"value": 0.2815401, "difference": 1e-7, "cause": "12 rows clipped at 1e-7"}}},
+    )
+
+
+def test_the_divergence_of_two_models_is_no_part_of_the_loss() -> None:
+    apart = changed()
+    apart["metrics"]["kl_divergence"] |= {"mean": 0.003}
+    assert " = " not in show(apart).split("in nat")[0]
+
+
 def test_inspection() -> None:
     shown = tables.to_text(lambda console: schema.render_inspection(INSPECTION, console), 80)
     lines = shown.splitlines()

@@ -37,7 +37,7 @@ FORMATS = {
     TERMINAL: Format((), None),
     "json": Format((".json",), "jsonfile"),
     "markdown": Format((".md", ".markdown"), "markdown"),
-    "csv": Format((".csv",), "table"),
+    "csv": Format((".csv",), "csvfile"),
     "html": Format((".html", ".htm"), "webpage"),
 }
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamloss.reporting import units, views
-from streamloss.reporting.views import Report
+from streamloss.reporting import contents, units, wording
+from streamloss.reporting.contents import Report, Slicing
+from streamloss.reporting.names import OTHER, slice_value
+
+_LONGEST = 120  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ def slug(text: str) -> str:
 def _quantiles(report: Report) -> Iterator[DotPlot]:
     """The quantiles of the KL divergence, where it says something else than the cross-entropy."""
     metrics = report["metrics"]
-    metric, loss = views.known(metrics, "kl_divergence"), views.known(metrics, "cross_entropy")
+    metric, loss = contents.known(metrics, "kl_divergence"), contents.known(metrics, "cross_entropy")
     if metric is None or (loss is not None and loss.get("quantiles") == metric.get("quantiles")):
         return
-    values = [(views.level(q), float(metric["quantiles"][q])) for q in views.quantiles(metric)]
+    values = [(units.quantile(q), float(metric["quantiles"][q])) for q in contents.levels([metric])]
     values += [(name, float(metric[name])) for name in ("min", "max") if metric.get(name) is not None]
     values.sort(key=lambda pair: pair[1])
     lines = [Line(name, value, None, None, units.number(value, digits=3)) for name, value in values if value > 0]
@@ -74,14 +77,14 @@ def _quantiles(report: Report) -> Iterator[DotPlot]:
 
 def _classes(report: Report) -> Iterator[DotPlot]:
     """Every class by its loss, beside the entropy that was predicted for it."""
-    classes = views.classes(report)
+    classes = contents.classes(report)
     if len(classes) < 2:
         return
     lines = [
         Line(
-            *(views.plain_text(entry["class"]), float(entry["cross_entropy"]), None, None),
+            *(units.printable(entry["class"], _LONGEST), float(entry["cross_entropy"]), None, None),
             text=units.number(entry["cross_entropy"], digits=3),
-            second=views.number(entry.get("entropy")),
+            second=contents.number(entry.get("entropy")),
         )
         for entry in classes
     ]
@@ -96,30 +99,32 @@ def _classes(report: Report) -> Iterator[DotPlot]:
 
 def _slices(report: Report) -> Iterator[DotPlot]:
     """Every slice by its loss, with its interval."""
-    key = views.cost_key(report["metrics"])
-    for i, slicing in enumerate(views.slicings(report)):
-        lines = []
-        for entry in slicing.slices:
-            if key is not None and (metric := views.known(entry.get("metrics") or {}, key)) is not None:
-                ends = (views.number(metric.get("low")), views.number(metric.get("high")))
-                text = units.measured(metric["mean"], metric.get("stderr"), digits=3)
-                lines.append(Line(views.slice_name(entry), float(metric["mean"]), *ends, text, hollow=bool(entry.get("other"))))
-        if lines:
-            overall = report["metrics"][key]
-            title = overall.get("title", key)
-            yield DotPlot(
-                f"slices-{i + 1}-{slug(slicing.title)}",
-                f"{title[:1].upper()}{title[1:]} by {slicing.title}",
-                _ends(lines, f"The mean {title} of every slice with its interval."),
-                lines,
-                f"{title}, {overall.get('unit') or 'mean'}",
+    for i, slicing in enumerate(contents.slicings(report)):
+        entries = [(entry, contents.known(entry["metrics"], slicing.key)) for entry in slicing.slices]
+        known = [(entry, metric) for entry, metric in entries if metric is not None]
+        if slicing.key is None or not known:
+            continue
+        key, title = slicing.key, known[0][1].get("title", slicing.key)
+        lines = [
+            Line(
+                *(_name(entry), float(metric["mean"]), contents.number(metric.get("low")), contents.number(metric.get("high"))),
+                text=wording.measured(key, metric, digits=3),
+                hollow=bool(entry.get("other")),
             )
+            for entry, metric in known
+        ]
+        yield DotPlot(
+            f"slices-{i + 1}-{slug(_by(slicing))}",
+            f"{title[:1].upper()}{title[1:]} by {_by(slicing)}",
+            _ends(lines, f"The mean {title} of every slice with its interval."),
+            lines,
+            f"{title}, {known[0][1].get('unit') or 'mean'}",
+        )
 
 
 def _differences(report: Report) -> Iterator[DotPlot]:
     """New minus old: of every quantity on a scale of its own, then of every slice."""
-    found = views.compared(report.get("comparison"))
-    lines = [_difference_line(entry.get("title", key), key, entry) for key, entry in found.items()]
+    lines = [_difference_line(pair.get("title", key), key, pair) for key, pair in _changed(report).items()]
     if lines:
         words = "New minus old with its interval, every quantity on a scale of its own. " + "; ".join(
             f"{line.name} {line.text}" for line in lines
@@ -127,17 +132,16 @@ def _differences(report: Report) -> Iterator[DotPlot]:
         yield DotPlot(
             "differences", "New minus old", words, lines, "new − old, every line on a scale of its own", zero=True, own=True
         )
-    key = views.cost_key(report["metrics"])
-    for i, slicing in enumerate(views.slicings(report)):
-        pairs = [(entry, views.compared(entry.get("comparison")).get(key or "")) for entry in slicing.slices]
-        entries = [(entry, change) for entry, change in pairs if change is not None]
-        entries.sort(key=lambda pair: float(pair[1]["difference"]))
-        lines = [_difference_line(views.slice_name(entry), key or "", change) for entry, change in entries]
+    for i, slicing in enumerate(contents.slicings(report)):
+        key = slicing.key or ""
+        pairs = [(entry, pair) for entry in slicing.slices if (pair := _changed(entry).get(key)) is not None]
+        pairs.sort(key=lambda found: float(found[1]["difference"]))
+        lines = [_difference_line(_name(entry), key, pair) for entry, pair in pairs]
         if lines:
-            title, unit = entries[0][1].get("title", key), entries[0][1].get("unit") or ""
+            title, unit = pairs[0][1].get("title", key), pairs[0][1].get("unit") or ""
             yield DotPlot(
-                f"differences-{i + 1}-{slug(slicing.title)}",
-                f"New minus old {title} by {slicing.title}",
+                f"differences-{i + 1}-{slug(_by(slicing))}",
+                f"New minus old {title} by {_by(slicing)}",
                 _ends(lines, f"The difference of the mean {title} in every slice, with its interval."),
                 lines,
                 f"difference of {title}, {unit}".rstrip(", "),
@@ -145,12 +149,28 @@ def _differences(report: Report) -> Iterator[DotPlot]:
             )
 
 
-def _difference_line(name: str, key: str, entry: dict[str, Any]) -> Line:
-    said = views.verdict(key, entry)
+def _changed(part: dict[str, Any]) -> contents.Metrics:
+    """The quantities whose difference is known."""
+    return {key: pair for key, pair in contents.compared(part).items() if pair.get("difference") is not None}
+
+
+def _by(slicing: Slicing) -> str:
+    return ", ".join(units.printable(name, _LONGEST) for name in slicing.by)
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """The values of a slice; what their columns are is said above all of them."""
+    if entry.get("other"):
+        return OTHER
+    return units.printable(", ".join(slice_value(value) for value in entry["by"].values()), _LONGEST)
+
+
+def _difference_line(name: str, key: str, pair: dict[str, Any]) -> Line:
+    said = wording.verdict(key, pair)
     colour = {"better": "good", "worse": "bad"}.get(said, "muted")
-    ends = (views.number(entry.get("low")), views.number(entry.get("high")))
-    text = views.difference(entry, key)
-    return Line(name, float(entry["difference"]), *ends, text, colour=colour, hollow=said in ("undecided", ""))
+    ends = (contents.number(pair.get("low")), contents.number(pair.get("high")))
+    text = wording.difference(key, pair)
+    return Line(name, float(pair["difference"]), *ends, text, colour=colour, hollow=said in ("undecided", ""))
 
 
 def _ends(lines: Sequence[Line], words: str) -> str:

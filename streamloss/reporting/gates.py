@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from streamloss.reporting import units
+from streamloss.reporting.names import as_text, slice_name
 from streamloss.reporting.report import plain
-from streamloss.reporting.rules import WEIGHT, Gate, Value, as_text, nearest, parse, slice_name
+from streamloss.reporting.rules import WEIGHT, Gate, Value, nearest, parse
 
 Record = dict[str, Any]
 
@@ -46,7 +47,7 @@ def judge(gates: Sequence[Gate], report: Record) -> list[Record]:
     """What becomes of every gate: the `gates` of the JSON report (SPEC §8).
 
     `outcome` is pass, fail or undecided; `value` the number that was compared with `limit`, null when undecided, and
-    `reason` then says what is missing; `slice` the one that a max or min was found in.
+    `reason` then says what is missing; `slice` the one that a max or min was found in (with `other`, what is beyond the limit).
     """
     return [_judged(gate, report) for gate in gates]
 
@@ -64,11 +65,12 @@ def told(record: Record) -> str:
         return f"{record['rule']}: {record.get('reason', 'not known')}"
     where, limit = record.get("slice"), record.get("limit")
     found = units.beside(value, value if limit is None else limit)
-    return f"{record['rule']} ({found}{f', {slice_name(where.items())}' if where else ''})"
+    name = f", {slice_name(where.items(), bool(record.get('other')))}" if where else ""
+    return f"{record['rule']} ({found}{name})"
 
 
 def _judged(gate: Gate, report: Record) -> Record:
-    where = None
+    where: Record = {}
     try:
         if gate.fold == "mean":
             value = _macro(gate, report)
@@ -80,18 +82,20 @@ def _judged(gate: Gate, report: Record) -> Record:
         return {"rule": gate.rule, "value": None, "outcome": "undecided", "reason": str(unknown), "limit": plain(gate.limit)}
     outcome = "fail" if _HOLDS[gate.operator](value, gate.limit) else "pass"
     record = {"rule": gate.rule, "value": plain(value), "outcome": outcome, "limit": plain(gate.limit)}
-    return record if where is None else record | {"slice": where}
+    return record | where
 
 
-def _extreme(gate: Gate, report: Record) -> tuple[float, dict[str, Any]]:
-    """The largest or smallest value over the slices, and its slice."""
-    known: list[tuple[float, dict[str, Any]]] = []
+def _extreme(gate: Gate, report: Record) -> tuple[float, Record]:
+    """The largest or smallest value over the slices, and what the record says of its slice."""
+    known: list[tuple[float, Record]] = []
     unknown: list[str] = []
     for entry in _slices(report, gate.over):
         try:
-            known.append((_of(gate.value, entry, report), entry["by"]))
+            where = {"slice": entry["by"]} | ({"other": True} if entry.get("other") else {})
+            known.append((_of(gate.value, entry, report), where))
         except _Unknown as reason:
-            unknown.append(f"in the slice {slice_name(entry['by'].items())} {reason}")
+            name = slice_name(entry["by"].items(), bool(entry.get("other")))
+            unknown.append(f"in the slice {name} {reason}")
     best = (max if gate.fold == "max" else min)(known, key=lambda pair: pair[0], default=None)
     enough = (gate.fold, gate.operator) in _ONE_IS_ENOUGH
     if best is not None and (not unknown or (enough and _HOLDS[gate.operator](best[0], gate.limit))):

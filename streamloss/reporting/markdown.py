@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from streamloss.reporting import columns, units, wording
-from streamloss.reporting.columns import Column
+from streamloss.reporting import columns, contents, units, wording
+from streamloss.reporting.columns import Column, Table
+from streamloss.reporting.contents import Report
 from streamloss.reporting.units import Given
-from streamloss.reporting.wording import Report
 
 _EVERY_CLASS = 20  # up to so many classes are all shown, and of more the costliest so many
 _MOST_SLICES = 50
@@ -74,20 +74,25 @@ def _cell(text: str, column: Column, together: str) -> str:
     return escape(text.replace(together, together.replace(" ", _NO_BREAK)) if column.right else text)
 
 
-def _table(shown: Sequence[Column]) -> str:
-    """A table of the columns that are not empty."""
-    kept = [column for column in shown if any(column.cells)]
-    grid = [[_cell(column.head, column, " %"), *(_cell(text, column, " ") for text in column.cells)] for column in kept]
+def _section(table: Table) -> Iterator[str]:
+    """A table under its title, unless it is empty."""
+    if table:
+        yield _heading(table.title, table.names)
+        yield _grid(table.columns)
+
+
+def _grid(shown: Sequence[Column]) -> str:
+    grid = [[_cell(column.head, column, " %"), *(_cell(text, column, " ") for text in column.cells)] for column in shown]
     widths = [min(_WIDEST_PAD, max(3, *map(len, cells))) for cells in grid]
 
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"
 
     def padded(row: Sequence[str]) -> Iterator[str]:
-        for text, column, width in zip(row, kept, widths, strict=True):
+        for text, column, width in zip(row, shown, widths, strict=True):
             yield text.rjust(width) if column.right else text.ljust(width)
 
-    rule = ["-" * (width - column.right) + ":" * column.right for column, width in zip(kept, widths, strict=True)]
+    rule = ["-" * (width - column.right) + ":" * column.right for column, width in zip(shown, widths, strict=True)]
     head, *rows = zip(*grid, strict=True)
     return "\n".join([line([*padded(head)]), line(rule), *(line([*padded(row)]) for row in rows)])
 
@@ -96,27 +101,16 @@ def _blocks(report: Report) -> Iterator[str]:
     """The parts of the document, to be parted by empty lines."""
     yield from _top(report)
     yield from _gates(report)
-    if report.get("comparison"):
-        yield _heading("New and old")
-        yield _table(columns.comparison(report))
+    yield from _section(columns.comparison(report))
     yield _heading("Metrics")
     yield from _metrics(report, report["metrics"])
-    if baseline := (report.get("baseline") or {}).get("metrics"):
+    if baseline := contents.baseline(report):
         yield _heading("Metrics of the old model")
         yield from _metrics(report, baseline)
     yield from _slices(report)
-    shown = columns.conventions(report)
-    if shown[0].cells:
-        yield _heading("As other tools compute it")
-        yield _table(shown)
-    title, bins, shown = columns.reliability(report)
-    if bins:
-        yield _heading(title)
-        yield _table(shown)
-    title, shown = columns.classes(report, _EVERY_CLASS, _EVERY_CLASS)
-    if shown[0].cells:
-        yield _heading(title)
-        yield _table(shown)
+    yield from _section(columns.conventions(report))
+    yield from _section(columns.reliability(report, columns.MOST_BINS)[0])
+    yield from _section(columns.classes(report, _EVERY_CLASS, _EVERY_CLASS))
     yield _heading("Ledger")
     yield _list(wording.ledger(report) or [f"{units.counted(report['rows']['read'], 'row')} read, and every one used."])
     yield _heading("Where it came from")
@@ -144,33 +138,31 @@ def _gates(report: Report) -> Iterator[str]:
         return
     yield _heading("Gates")
     values = [gate.get("value") for gate in gates]
-    yield _table(
-        [
-            Column("", [f"{_OUTCOMES[gate['outcome']]} {gate['outcome']}" for gate in gates], 0, right=False),
-            Column("fails if", [units.printable(gate["rule"]) for gate in gates], 0, right=False),
-            Column("value", ["" if value is None else units.given(float(value)) for value in values], 0),
-            Column("why", [str(units.printable(gate.get("reason") or "")) for gate in gates], 0, right=False),
-        ]
-    )
+    reasons = [str(units.printable(gate.get("reason") or "")) for gate in gates]
+    shown = [
+        Column("", [f"{_OUTCOMES[gate['outcome']]} {gate['outcome']}" for gate in gates], 0, "words"),
+        Column("fails if", [units.printable(gate["rule"]) for gate in gates], 0, "name"),
+        Column("value", ["" if value is None else units.given(float(value)) for value in values], 0),
+        Column("why", reasons, 0, "words"),
+    ]
+    yield _grid(columns.table_of("gates", shown).columns)
 
 
 def _metrics(report: Report, metrics: dict[str, Any]) -> Iterator[str]:
     for line in wording.infinities(metrics, report["rows"]["used"]):
         yield _line([line])
-    for head, keys in columns.sections(report, metrics):
-        yield _table(columns.quantities(report, metrics, head, keys))
+    for table in columns.quantities(report, metrics):
+        yield _grid(table.columns)
     if failures := wording.failures(metrics):
         yield _list(failures)
 
 
 def _slices(report: Report) -> Iterator[str]:
     for found in columns.slices(report, _MOST_SLICES):
-        yield _heading(found.title, found.by)
+        yield _heading(found.table.title, found.table.names)
         yield _line(found.facts)
-        if found.table[0].cells:
-            yield _table(found.table)
-        if found.macro[0].cells:
-            yield _table(found.macro)
+        for table in filter(None, (found.table, found.macro)):
+            yield _grid(table.columns)
 
 
 def _provenance(report: Report) -> str:

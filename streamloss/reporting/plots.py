@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from streamloss.errors import UsageError
-from streamloss.reporting import dotplots, svg, units, views
+from streamloss.reporting import contents, dotplots, svg, units
+from streamloss.reporting.contents import Report
 from streamloss.reporting.dotplots import DotPlot, Line
 from streamloss.reporting.files import unwritable, write_atomically
 from streamloss.reporting.svg import LIGHT
-from streamloss.reporting.views import Report
 
 try:
     from matplotlib import style
@@ -168,10 +168,17 @@ def _fit(text: str, room: float, size: float) -> str:
     return text if kept == text else f"{kept}…"
 
 
+def _places(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Which lines are drawn: all, or of too many as many from either end."""
+    if count <= MOST_LINES:
+        return range(count), range(0)
+    return range(MOST_LINES // 2), range(count - MOST_LINES // 2, count)
+
+
 def _dots(plot: DotPlot) -> Figure:
     """A line for each name: its interval, its value as a dot, and in words."""
     lines, own = plot.lines, plot.own
-    tops, ends = views.middle_left_out(len(lines), MOST_LINES)
+    tops, ends = _places(len(lines))
     shown = [lines[i] for i in (*tops, *ends)]
     places = [*map(float, tops), *(float(len(tops) + 1 + i) for i in range(len(ends)))]
     size = _SMALL if own else _LABEL
@@ -248,17 +255,17 @@ def _range(lines: Sequence[Line], log: bool, zero: bool) -> tuple[float, float]:
 def _loss(report: Report) -> Iterator[Drawing]:
     """Cross-entropy as a bar of target entropy and KL divergence, unfolded below into the two."""
     metrics, unit = report["metrics"], report["unit"]
-    if not views.adds_up(metrics):
+    if not contents.adds_up(metrics):
         return
     total, floor, divergence = (metrics[key] for key in ("cross_entropy", "target_entropy", "kl_divergence"))
-    means = [views.finite(metric) for metric in (total, floor, divergence)]
+    means = [contents.finite(metric) for metric in (total, floor, divergence)]
     (ce, _), (low, _), (kl, _) = means
     bars: list[tuple[str, list[tuple[float, float, str]], str]] = [
         (total["title"], [(0.0, low, "floor"), (low, kl, "loss")], units.measured(*means[0])),
         (floor["title"], [(0.0, low, "floor")], units.measured(*means[1])),
         (divergence["title"], [(low, kl, "loss")], units.measured(*means[2])),
     ]
-    if base := views.known(metrics, "label_entropy"):
+    if base := contents.known(metrics, "label_entropy"):
         bars.append((base["title"], [(0.0, float(base["mean"]), "rows")], units.number(base["mean"])))
     name_width = 10 + max(_width(name, _LABEL) for name, _, _ in bars)
     text_width = 10 + max(_width(text, _SMALL) for _, _, text in bars)
@@ -292,7 +299,7 @@ def _loss(report: Report) -> Iterator[Drawing]:
 
 def _reliability(report: Report) -> Iterator[Drawing]:
     """What was observed against what was predicted, the gap to the diagonal, and how many rows there are."""
-    bins = views.bins(report)
+    bins = contents.bins(report)
     if not bins:
         return
     figure = _canvas(372)
@@ -335,7 +342,7 @@ def _reliability(report: Report) -> Iterator[Drawing]:
 def _histograms(report: Report) -> Iterator[Drawing]:
     """Shares of the rows over a logarithmic scale, with median and mean."""
     for key, found in (report.get("histograms") or {}).items():
-        metric = views.known(report["metrics"], key)
+        metric = contents.known(report["metrics"], key)
         if metric is None:
             continue
         edges, shares = found["edges"], found["shares"]
@@ -349,7 +356,7 @@ def _histograms(report: Report) -> Iterator[Drawing]:
         axes.set_ylim(0, max(shares) * 1.04 or 1.0)
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.3g} %"))
-        marks = [("mean", views.finite(metric)[0])]
+        marks = [("mean", contents.finite(metric)[0])]
         if (median := (metric.get("quantiles") or {}).get("0.5")) is not None:
             marks.append(("median", float(median)))
         marks = [mark for mark in marks if edges[0] <= mark[1] <= edges[-1]]

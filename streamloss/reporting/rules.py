@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from streamloss.errors import RULE_KEYS, UsageError
 from streamloss.quantities import QUANTITIES, top_k_key
+from streamloss.reporting.names import quoted, slice_name
 
 # What is counted and not averaged, and so has one number and no error: these, by the part of the report they stand in.
 COUNTS: dict[str, tuple[str, ...]] = {
@@ -80,7 +81,8 @@ class Value:
     def __str__(self) -> str:
         text = self.key + ("" if self.where is None else f"[{slice_name(self.where)}]")
         if self.side:
-            text = f"{self.side}({f'{_quoted(self.convention)}, ' if self.convention else ''}{text})"
+            convention = f"{quoted(self.convention, ')')}, " if self.convention else ""
+            text = f"{self.side}({convention}{text})"
         called = next((name for name, field in _FIELDS[self.side].items() if field == self.field), self.field)
         bound = next((bound for bound, end in _BOUNDS.items() if end == called), None)
         if bound:
@@ -101,22 +103,6 @@ class Gate:
     limit: float
     fold: str = ""
     over: tuple[str, ...] = ()
-
-
-def slice_name(by: Iterable[tuple[str, object]]) -> str:
-    """A slice as a rule writes it: `group=7`, `a=1, b="New York, NY"`, `group=null`."""
-    return ", ".join(f"{_quoted(column)}={'null' if (text := as_text(v)) is None else _quoted(text)}" for column, v in by)
-
-
-def as_text(value: object) -> str | None:
-    """A slice's value as rules compare it: booleans as true and false, null as None."""
-    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _quoted(text: str) -> str:
-    if re.fullmatch(r"[\w.+:/-]+", text) and text not in ("null", "slices"):
-        return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

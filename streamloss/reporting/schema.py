@@ -35,15 +35,15 @@ def render_inspection(found: dict[str, Any], console: Console) -> None:
         return ["" if value is None else units.printable(value) for value in map(show, rows)]
 
     columns = [
-        Column("column", [shortened(units.printable(c["name"]), 30) for c in rows], 0, right=False),
-        Column("used as", cells(lambda c: c.get("role")), 1, right=False),
-        Column("type", [shortened(text, 34) for text in cells(lambda c: c.get("type"))], 0, right=False),
-        Column("layout", cells(lambda c: c.get("layout")), 4, right=False),
+        Column("column", [units.printable(c["name"]) for c in rows], 0, "name"),
+        Column("used as", cells(lambda c: c.get("role")), 1, "name"),
+        Column("type", [shortened(text, 34) for text in cells(lambda c: c.get("type"))], 0, "name"),
+        Column("layout", cells(lambda c: c.get("layout")), 4, "name"),
         Column("classes", cells(lambda c: c.get("classes")), 2),
-        Column("numbers", cells(lambda c: c.get("dtype")), 5, right=False),
-        Column("nulls", cells(_nulls), 7, right=False),
+        Column("numbers", cells(lambda c: c.get("dtype")), 5, "name"),
+        Column("nulls", cells(_nulls), 7, "name"),
         Column("size", ["" if c.get("bytes") is None else units.size(c["bytes"]) for c in rows], 3),
-        Column("stored as", cells(_storage), 6, right=False),
+        Column("stored as", cells(_storage), 6, "name"),
     ]
     print_table([c for c in columns if any(c.cells)], console)
 

@@ -22,11 +22,10 @@ from streamloss.options import Options
 from streamloss.reporting.figures import Figures, Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
+from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.slices import Settled, Value
 from streamloss.state import State
-
-OTHER_NAME = "(other)"
 
 
 def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:
@@ -81,7 +80,7 @@ def slices_of(settled: Settled, shown: Options) -> list[SliceReport]:
         figures: Figures = Slice(settled, group)
         measures = Measures(figures, shown)
         other = settled.has_other and group == 0
-        by: dict[str, Value] = dict(zip(settled.by, (OTHER_NAME,) * len(settled.by) if other else key, strict=True))
+        by: dict[str, Value] = dict(zip(settled.by, (OTHER,) * len(settled.by) if other else key, strict=True))
         found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics_of(measures), other))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -16,6 +17,9 @@ from streamloss.reporting.columns import Column
 
 FILE_WIDTH = 100
 INDENT = 2
+_LONGEST_NAME = 34
+_SHORTEST_NAME = 8  # of a column that has to give way
+_WORDS = 14  # the room that words are given, over as many lines as they need
 RULED = Box("    \n    \n ── \n    \n    \n ── \n    \n    \n")
 
 
@@ -37,23 +41,42 @@ def ruled() -> Table:
 
 
 def print_table(columns: Sequence[Column], console: Console, title: str = "") -> None:
-    """The columns that fit the console, in their order; empty ones are left out."""
+    """The columns that fit the console, in their order. Names are cut before a number would be, and words go on below."""
     room = console.width - INDENT
-    chosen: list[Column] = []
-    for column in sorted((c for c in columns if any(c.cells)), key=lambda c: c.rank):
-        if column.rank == 0 or sum(_width(c) + 2 for c in (*chosen, column)) <= room:
-            chosen.append(column)
+    widths: dict[int, int] = {}
+    for i, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
+        width = _width(column)
+        if column.rank == 0 or sum(widths.values()) + width + 2 * (len(widths) + 1) <= room:
+            widths[i] = width
     table = ruled()
-    kept = [c for c in columns if c in chosen]
-    for column in kept:
-        table.add_column(Text(column.head), justify="right" if column.right else "left", no_wrap=True)
-    for row in zip(*(c.cells for c in kept), strict=True):
-        table.add_row(*(Text(cell) for cell in row))
+    spare = room - sum(widths.values()) - 2 * len(widths)
+    for i in sorted(widths, key=lambda i: -widths[i]):
+        if columns[i].kind == "name" and spare < 0:
+            cut = max(min(widths[i], _SHORTEST_NAME), widths[i] + spare)
+            widths[i], spare = cut, spare + widths[i] - cut
+    kept = sorted(widths)
+    for i in kept:
+        words = columns[i].kind == "words"
+        justify: Literal["left", "right"] = "right" if columns[i].right else "left"
+        table.add_column(
+            Text(shortened(columns[i].head, widths[i])),
+            justify=justify,
+            no_wrap=not words,
+            overflow="fold" if words else "ellipsis",
+        )
+    for row in zip(*(columns[i].cells for i in kept), strict=True):
+        table.add_row(*(_shown(columns[i], cell, widths[i]) for i, cell in zip(kept, row, strict=True)))
     titled(title, table, console)
 
 
 def _width(column: Column) -> int:
-    return max(cell_len(text) for text in (column.head, *column.cells))
+    most = {"name": _LONGEST_NAME, "words": _WORDS}.get(column.kind)
+    width = max(cell_len(text) for text in (column.head, *column.cells))
+    return width if most is None else min(width, most)
+
+
+def _shown(column: Column, cell: str, width: int) -> Text:
+    return Text(shortened(cell, width) if column.kind == "name" else cell)
 
 
 def titled(title: str, table: Table, console: Console) -> None:

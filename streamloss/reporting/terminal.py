@@ -7,17 +7,17 @@ are left out, least needed first. Bold and dim carry no meaning, and text of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from streamloss.reporting import columns, units, wording
+from streamloss.reporting.columns import Table
+from streamloss.reporting.contents import Report
 from streamloss.reporting.gates import told
-from streamloss.reporting.tables import INDENT, pairs, print_table, ruled, shortened, titled, wrapped
-from streamloss.reporting.wording import Report
+from streamloss.reporting.tables import INDENT, pairs, print_table, ruled, titled, wrapped
 from streamloss.terms import Working
 
 _EVERY_CLASS = 10  # up to so many classes are all shown; of more, only the costliest
@@ -36,16 +36,14 @@ def render(report: Report, console: Console) -> None:
     _stacked(wording.equation(report), console)
     _stacked(wording.highlights(report), console)
     _lines(wording.infinities(report["metrics"], report["rows"]["used"]), console)
-    for head, keys in columns.sections(report, report["metrics"]):
-        print_table(columns.quantities(report, report["metrics"], head, keys), console)
+    _table(columns.comparison(report), console)
+    for table in columns.quantities(report, report["metrics"]):
+        _table(table, console)
     _lines(wording.failures(report["metrics"]), console)
-    if report.get("comparison"):
-        print_table(columns.comparison(report), console, "the new model against the old one")
     _slices(report, console)
-    if report.get("conventions"):
-        print_table(columns.conventions(report), console, "what other tools would say")
+    _table(columns.conventions(report), console)
     _reliability(report, console)
-    _per_class(report, console)
+    _table(columns.classes(report, _EVERY_CLASS, _COSTLIEST), console)
     _lines(wording.ledger(report), console)
     _provenance(report, console)
 
@@ -61,7 +59,7 @@ def _gates(report: Report, console: Console) -> None:
     """What became of each rule of --fail-if; the word says it, the colour only finds it faster."""
     if not (gates := report.get("gates")):
         return
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for record in gates:
@@ -75,7 +73,7 @@ def _stacked(cells: Sequence[tuple[str, str]], console: Console) -> None:
     """Values in a row, each above its name."""
     if not cells:
         return
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = Grid.grid(padding=(0, 2, 0, 0))
     for _ in cells:
         grid.add_column(no_wrap=True)
     grid.add_row(*(Text(value, style="bold") for _, value in cells))
@@ -91,30 +89,33 @@ def _lines(lines: Sequence[str], console: Console) -> None:
         console.print()
 
 
+def _table(table: Table, console: Console) -> None:
+    """A table under its title, unless it is empty."""
+    if table:
+        print_table(table.columns, console, " ".join((table.title, ", ".join(table.names))).strip())
+
+
 def _slices(report: Report, console: Console) -> None:
     for found in columns.slices(report, _MOST_SLICES):
-        facts = ", ".join(found.facts)
-        if found.table[0].cells:
-            print_table(found.table, console, f"{found.title} {', '.join(found.by)} ({facts})")
-        heads = [column.head for column in found.table]
-        means = dict(zip(found.macro[0].cells, found.macro[1].cells, strict=True))
-        if shown := [f"{name} {means[name]}" for name in heads if name in means]:
-            _lines([f"Mean over these slices: {'; '.join(shown)}."], console)
+        names = ", ".join(found.table.names)
+        _table(found.table, console)
+        lines = [f"By {names}: {', '.join(found.facts)}."]
+        _lines([*lines, found.said] if found.said else lines, console)
 
 
 def _reliability(report: Report, console: Console) -> None:
-    title, bins, shown = columns.reliability(report)
-    if not bins:
+    found, bins = columns.reliability(report, columns.MOST_BINS)
+    if not found:
         return
-    taken = sum(max(len(text) for text in (column.head, *column.cells)) + 2 for column in shown)
+    taken = sum(max(len(text) for text in (column.head, *column.cells)) + 2 for column in found.columns)
     bar = max(10, min(40, console.width - taken - INDENT - 2))
     table = ruled()
-    for column in shown:
+    for column in found.columns:
         table.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
     table.add_column("observed █   predicted │" if bar >= 24 else "█ obs │ pred"[:bar], no_wrap=True)
-    for b, row in zip(bins, zip(*(column.cells for column in shown), strict=True), strict=True):
+    for b, row in zip(bins, found.rows, strict=True):
         table.add_row(*row, _bar(b["accuracy"], b["confidence"], bar))
-    titled(title, table, console)
+    titled(found.title, table, console)
 
 
 def _bar(filled: float, mark: float, width: int) -> Text:
@@ -129,13 +130,6 @@ def _bar(filled: float, mark: float, width: int) -> Text:
     if at < full:
         text.stylize("reverse", at, at + 1)
     return text
-
-
-def _per_class(report: Report, console: Console) -> None:
-    title, (name, *rest) = columns.classes(report, _EVERY_CLASS, _COSTLIEST)
-    if name.cells:
-        name = replace(name, cells=[shortened(cell, 30) for cell in name.cells])
-        print_table([name, *rest], console, title)
 
 
 def _provenance(report: Report, console: Console) -> None:

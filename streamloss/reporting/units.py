@@ -13,13 +13,18 @@ Number = float | int | str
 
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
 # The quantities that are shares of rows (or differences of shares), and are read as percentages.
-_PERCENT = frozenset(("accuracy", "same_top", "ece", "mce", "rmsce", "adaptive_ece", "mean_confidence", "overconfidence"))
+_PERCENT = frozenset(("same_top", "ece", "mce", "rmsce", "adaptive_ece", "mean_confidence", "overconfidence"))
 _LONG_DECIMALS = 9
 
 
 def is_percent(key: str) -> bool:
     """Whether a quantity is shown as a percentage."""
-    return key in _PERCENT or (key.startswith("top") and key.endswith("_accuracy"))
+    return key in _PERCENT or is_accuracy(key)
+
+
+def is_accuracy(key: str) -> bool:
+    """Whether a quantity is the accuracy, or that of the top k."""
+    return key == "accuracy" or (key.startswith("top") and key.endswith("_accuracy"))
 
 
 def number(value: Number, error: Number | None = None, *, percent: bool = False, digits: int = 4) -> str:
@@ -53,11 +58,6 @@ def difference(value: Number, error: Number | None = None, *, percent: bool = Fa
     return f"+{text}" if float(value) > 0 else text
 
 
-def difference_interval(low: Number, high: Number, error: Number | None = None, *, percent: bool = False) -> str:
-    """`-0.0280 … -0.0120`: the interval of a difference; of two shares in percentage points."""
-    return interval(low, high, error, percent=percent).replace(" %", " pp")
-
-
 def exact(value: float) -> str:
     """Six decimals, for a calculation that is shown term by term."""
     if not math.isfinite(value):
@@ -87,6 +87,16 @@ def share(value: Number) -> str:
 def gap(value: Number) -> str:
     """A difference of two shares in percentage points, with its sign: `+1.2`."""
     return f"{100 * float(value):+.1f}"
+
+
+def level(share: Number) -> str:
+    """`95 %`, `99.9 %`: a level of confidence, with the digits that it was asked for with."""
+    return f"{100 * float(share):g} %"
+
+
+def quantile(share: Number) -> str:
+    """The same of a quantile: `median`, `99 %`."""
+    return "median" if float(share) == 0.5 else level(share)
 
 
 def count(n: int) -> str:
@@ -137,11 +147,17 @@ class Given(str):
     """Text that the user gave: no renderer takes it for its own markup. Joined to other text it is plain text again."""
 
 
-def printable(text: object) -> Given:
-    """User text (a path, a class name) that cannot steer the terminal: control characters are escaped."""
-    return Given(
-        "".join(c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text))
-    )
+def printable(text: object, most: int | None = None) -> Given:
+    """User text (a path, a class name) that cannot steer the terminal, in at most so many characters.
+
+    Control characters are escaped, and so is what neither UTF-8 nor XML can hold.
+    """
+    shown = "".join(c.encode("unicode_escape").decode("ascii") if _unprintable(c) else c for c in str(text))
+    return Given(shown if most is None or len(shown) <= most else f"{shown[: most - 1]}…")
+
+
+def _unprintable(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff"
 
 
 def _scaled(value: Number, percent: bool) -> float:

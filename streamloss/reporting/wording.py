@@ -6,19 +6,20 @@ Pure functions that compute no statistics. A list of facts is joined by whoever 
 
 from __future__ import annotations
 
-import json
-import re
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from streamloss.errors import RULE_KEYS
 from streamloss.reporting import units
-
-Report = dict[str, Any]
-Metrics = dict[str, dict[str, Any]]
+from streamloss.reporting.contents import Metric, Metrics, Report, adds_up, confidence, has_weight, known, number
 
 MOST_INPUTS = 4  # so many files of an input are named, and so many values of an option
-# What a slice's value must not hold if it is to stand without quotes, and the texts that would read as another value.
-_QUOTED = re.compile(r"""[,="'\[\]]|^\s|\s$|^$|^(null|true|false|\(other\))$""")
+_HIGHER_IS_BETTER = ("d2", "same_top")  # and the accuracies
+_LOWER_IS_BETTER = (
+    *("cross_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "perplexity", "bits_per_byte", "brier"),
+    *("focal", "normalized_cross_entropy", "ece", "mce", "rmsce", "adaptive_ece"),
+)
 
 
 def facts(report: Report) -> list[str]:
@@ -32,22 +33,16 @@ def facts(report: Report) -> list[str]:
     return found
 
 
-def has_weight(part: dict[str, Any]) -> bool:
-    """Whether the weight of a report or a slice says more than its rows do."""
-    weight, used = part.get("weight"), part["rows"]["used"]
-    return weight is not None and abs(float(weight) - used) > 1e-6 * used
-
-
 def equation(report: Report) -> list[tuple[str, str]]:
     """Cross-entropy = target entropy + KL divergence: names with their values and the signs between, the unit last."""
     metrics = report["metrics"]
-    total, floor, divergence = (known(metrics, key) for key in ("cross_entropy", "target_entropy", "kl_divergence"))
+    total = known(metrics, "cross_entropy")
     if total is None:
         return []
     cells = [(total["title"], _headline_value(total))]
-    if floor is not None and divergence is not None:
-        cells += [("=", "="), (floor["title"], _headline_value(floor))]
-        cells += [("+", "+"), (divergence["title"], _headline_value(divergence))]
+    if adds_up(metrics):
+        for sign, key in (("=", "target_entropy"), ("+", "kl_divergence")):
+            cells += [(sign, sign), (metrics[key]["title"], _headline_value(metrics[key]))]
     return [*cells, ("", total.get("unit", ""))]
 
 
@@ -60,28 +55,25 @@ def highlights(report: Report) -> list[tuple[str, str]]:
     return [(word, _headline_value(metric, key)) for word, key, metric in found if metric is not None]
 
 
-def _headline_value(metric: dict[str, Any], key: str = "") -> str:
-    if metric["mean"] == 0:
-        return "0"
-    return units.measured(metric["mean"], metric.get("stderr"), percent=units.is_percent(key))
+def _headline_value(metric: Metric, key: str = "") -> str:
+    return "0" if metric["mean"] == 0 else measured(key, metric)
 
 
 def infinities(metrics: Metrics, used: int) -> list[str]:
     """How many of the `used` rows cost infinity, and the means over the others."""
-    infinite: dict[int, list[dict[str, Any]]] = {}
+    infinite: dict[int, list[Metric]] = {}
     for metric in metrics.values():
-        if metric.get("infinite") and metric.get("finite_mean") is not None:
+        if metric.get("infinite"):
             infinite.setdefault(metric["infinite"], []).append(metric)
     lines = []
     for rows, found in infinite.items():
+        line = f"{units.count(rows)} of {units.counted(used, 'row')} {'has' if rows == 1 else 'have'} an infinite loss."
         means = [
-            f"{metric['title']} {units.measured(metric['finite_mean'], metric.get('finite_stderr'))} {metric.get('unit', '')}"
+            f"{metric['title']} {measured('', metric, 'finite_mean', 'finite_stderr')} {metric.get('unit', '')}".rstrip()
             for metric in found
+            if metric.get("finite_mean") is not None
         ]
-        lines.append(
-            f"{units.count(rows)} of {units.counted(used, 'row')} {'has' if rows == 1 else 'have'} an infinite loss. "
-            f"Over the other {units.count(used - rows)}: {', '.join(mean.rstrip() for mean in means)}."
-        )
+        lines.append(f"{line} Over the other {units.count(used - rows)}: {', '.join(means)}." if means else line)
     if infinite:
         lines.append("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.")
     return lines
@@ -112,7 +104,7 @@ def ledger(report: Report) -> list[str]:
 
 def provenance(report: Report) -> list[tuple[str, list[str]]]:
     """Where the report came from, names with their facts: inputs, options, the run, and the digest in full."""
-    inputs, run = report.get("inputs") or [], report.get("run") or {}
+    inputs = report.get("inputs") or []
     lines: list[tuple[str, list[str]]] = []
     for i, entry in enumerate(inputs[:MOST_INPUTS]):
         found: list[str] = [units.printable(entry["path"])]
@@ -125,61 +117,118 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
         rest = inputs[MOST_INPUTS:]
         total = sum(entry.get("bytes") or 0 for entry in rest)
         lines.append(("", [f"and {units.counted(len(rest), 'more file', 'more files')}", units.size(total)]))
-    if options := report.get("options"):
-        given = [(name, one) for name, value in options.items() for one in (value if name == "by" else [value])]
-        lines.append(("options", [units.printable(f"{name}={_option(value)}") for name, value in given]))
-    if run.get("seconds") is not None:
-        found = [units.duration(run["seconds"])]
-        if run.get("rows_per_second"):
-            found.append(units.rate(run["rows_per_second"]))
-        if run.get("bytes_per_second"):
-            found.append(units.throughput(run["bytes_per_second"]))
-        found += [str(units.printable(run[key])) for key in ("device", "engine") if run.get(key)]
-        if run.get("threads"):
-            found.append(units.counted(run["threads"], "thread"))
-        if run.get("compile_seconds", 0) > 0.05:
-            found.append(f"{units.duration(run['compile_seconds'])} of compiling before")
+    if given := options(report):
+        lines.append(("options", [units.printable(f"{name}={value}") for name, value in given]))
+    if found := run_facts(report):
         lines.append(("run", found))
     if digest := report.get("digest"):
         lines.append(("digest", [units.printable(digest)]))
     return lines
 
 
-def _option(value: object) -> str:
+def options(report: Report, most: int = MOST_INPUTS) -> list[tuple[str, str]]:
+    """The options with at most so many of their values; every --by by itself."""
+    found = (report.get("options") or {}).items()
+    return [(name, _option(one, most)) for name, value in found for one in (value if name == "by" else [value])]
+
+
+def _option(value: object, most: int) -> str:
     if isinstance(value, list):
-        shown = ",".join(str(v) for v in value[:MOST_INPUTS])
-        return shown + (",…" if len(value) > MOST_INPUTS else "")
+        shown = ",".join(str(v) for v in value[:most])
+        return shown + (f",… ({units.count(len(value))} in all)" if len(value) > most else "")
     return str(value)
 
 
-def slice_value(value: object) -> str:
-    """A slice's value as text: JSON's words for null, true and false; quotes where it could be read as something else."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if isinstance(value, str) and _QUOTED.search(text) else text
+def run_facts(report: Report) -> list[str]:
+    """How long it took, how fast that was, and where."""
+    run = report.get("run") or {}
+    found = []
+    if run.get("seconds") is not None:
+        found.append(units.duration(run["seconds"]))
+    if run.get("rows_per_second"):
+        found.append(units.rate(run["rows_per_second"]))
+    if run.get("bytes_per_second"):
+        found.append(units.throughput(run["bytes_per_second"]))
+    found += [str(units.printable(run[key])) for key in ("device", "engine") if run.get(key)]
+    if run.get("threads"):
+        found.append(units.counted(run["threads"], "thread"))
+    if run.get("compile_seconds", 0) > 0.05:
+        found.append(f"{units.duration(run['compile_seconds'])} of compiling before")
+    return found
 
 
-def slice_name(part: dict[str, Any]) -> str:
-    """`group=a, b=1`: the name of a slice, as the user's data spell it."""
-    other = part.get("other")
-    return ", ".join(f"{name}={value if other else slice_value(value)}" for name, value in part["by"].items())
-
-
-def slicing(found: dict[str, Any]) -> list[str]:
-    """How many slices there were, and what of them is not shown."""
+def slicing(found: dict[str, Any], listed: int) -> list[str]:
+    """How many slices there were, and what of them is not shown; `listed` are in the report."""
     small, beyond = found.get("small") or {}, found.get("other") or {}
-    facts = [units.counted(found["slices"], "slice")]
-    if found.get("shown", found["slices"]) != found["slices"]:
-        facts.append(f"{units.count(found['shown'])} reported")
+    total = found.get("slices", listed)
+    said = [units.counted(total, "slice")]
+    if (shown := found.get("shown", total)) != total:
+        said.append(f"{units.count(shown)} reported")
     if small.get("slices"):
-        facts.append(f"{units.counted(small['slices'], 'small slice')} of {units.counted(small['rows'], 'row')}")
+        said.append(f"{units.counted(small['slices'], 'small slice')} of {units.counted(small['rows'], 'row')}")
     if beyond.get("rows"):
-        facts.append(f"{units.counted(beyond['rows'], 'row')} beyond the limit on slices, as (other)")
-    return facts
+        said.append(f"{units.counted(beyond['rows'], 'row')} beyond the limit on slices, as (other)")
+    return said
 
 
-def known(metrics: Metrics, key: str) -> dict[str, Any] | None:
-    """A metric that is there and could be computed."""
-    metric = metrics.get(key)
-    return metric if metric is not None and metric.get("mean") is not None else None
+def macro(means: Metrics, heads: Sequence[str]) -> str:
+    """The means over slices, of the quantities that have a column under one of the heads."""
+    found = [
+        f"{metric.get('title') or key} {value(key, metric, digits=4)} {metric.get('unit') or ''}".rstrip()
+        for key, metric in means.items()
+        if known(means, key) and titled(metric, key) in heads
+    ]
+    return f"Mean over the slices, each counting alike: {', '.join(found)}." if found else ""
+
+
+def verdict(key: str, pair: Metric) -> str:
+    """Whether the new model is 'better' or 'worse', 'undecided' where the interval holds 0, '' where neither is meant."""
+    low, high = number(pair.get("low")), number(pair.get("high"))
+    higher = key in _HIGHER_IS_BETTER or units.is_accuracy(key)
+    if low is None or high is None or not (higher or key in _LOWER_IS_BETTER):
+        return ""
+    if low <= 0 <= high:
+        return "undecided"
+    return "better" if (low > 0) == higher else "worse"
+
+
+def titled(metric: Metric, key: str) -> str:
+    """A quantity's title and its unit."""
+    title, unit = metric.get("title") or key, metric.get("unit")
+    return f"{title}, {unit}" if unit else title
+
+
+def value(key: str, entry: Metric, field: str = "mean", error: str = "", digits: int = 3) -> str:
+    """A number of a quantity, with the decimals that its error allows; nothing where it is not known."""
+    found = entry.get(field)
+    return "" if found is None else units.number(found, entry.get(error), percent=units.is_percent(key), digits=digits)
+
+
+def measured(key: str, entry: Metric, field: str = "mean", error: str = "stderr", digits: int = 4) -> str:
+    """A number of a quantity with its error."""
+    found = entry.get(field)
+    return "" if found is None else units.measured(found, entry.get(error), percent=units.is_percent(key), digits=digits)
+
+
+def difference(key: str, pair: Metric) -> str:
+    """New minus old with its sign and its error."""
+    found = pair.get("difference")
+    return "" if found is None else units.difference(found, pair.get("stderr"), percent=units.is_percent(key))
+
+
+def interval(key: str, entry: Metric, prefix: str = "") -> str:
+    """The interval of a quantity; none of an infinite mean, nor of an error of 0, which leaves one of no width."""
+    low, high, error = (entry.get(prefix + name) for name in ("low", "high", "stderr"))
+    if low is None or high is None or not error or math.isinf(number(entry.get("mean")) or 0.0):
+        return ""
+    return units.interval(low, high, error, percent=units.is_percent(key))
+
+
+def difference_interval(key: str, pair: Metric) -> str:
+    """The interval of new minus old; of shares in percentage points."""
+    return interval(key, pair).replace(" %", " pp")
+
+
+def interval_head(report: Report) -> str:
+    """`95 % interval`."""
+    return f"{units.level(confidence(report))} interval"

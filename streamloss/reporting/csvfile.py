@@ -24,8 +24,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from streamloss.reporting import wording
-from streamloss.reporting.wording import Metrics, Report
+from streamloss.reporting.contents import Metrics, Report, baseline, conventions
+from streamloss.reporting.names import slice_name
 
 _OF_A_METRIC = ("mean", "stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr")
 _ERRORS = ("stderr", "low", "high")
@@ -74,7 +74,7 @@ def _rows(report: Report) -> Iterator[Row]:
     for entry in report.get("slicing") or []:
         yield from _slicing(entry)
     for part in report.get("slices") or []:
-        yield from _part(part, "slice", wording.slice_name(part))
+        yield from _part(part, "slice", slice_name(part["by"].items(), bool(part.get("other"))))
     yield from _conventions(report)
     for entry in report.get("per_class") or []:
         about = {"scope": "class", "item": entry["class"], "rows": entry["rows"]}
@@ -96,7 +96,7 @@ def _part(part: dict[str, Any], scope: str, name: str) -> Iterator[Row]:
     """What a report and a slice have alike: metrics, the old model's, their comparison, the counts of rows."""
     about = {"scope": scope, "slice": name, "rows": part["rows"]["used"], "weight": part.get("weight")}
     yield from _metrics(part["metrics"], about)
-    yield from _metrics((part.get("baseline") or {}).get("metrics") or {}, about | {"scope": "baseline"})
+    yield from _metrics(baseline(part), about | {"scope": "baseline"})
     for key, pair in (part.get("comparison") or {}).items():
         named = about | {"scope": "comparison"} | _named(key, part["comparison"])
         for item, pure, fields in _COMPARED:
@@ -138,9 +138,8 @@ def _slicing(entry: dict[str, Any]) -> Iterator[Row]:
 
 
 def _conventions(report: Report) -> Iterator[Row]:
-    for name, values in (report.get("conventions") or {}).items():
-        for key, value in values.items():
-            about = {"item": name, **_named(key, report["metrics"]), "reason": value.get("cause") or value.get("reason")}
-            yield about | {"scope": "convention", "mean": value.get("value")}
-            if value.get("difference") is not None:
-                yield about | {"scope": "convention_difference", "mean": value["difference"]}
+    for tool, key, value in conventions(report):
+        about = {"item": tool, **_named(key, report["metrics"]), "reason": value.get("cause") or value.get("reason")}
+        yield about | {"scope": "convention", "mean": value.get("value")}
+        if value.get("difference") is not None:
+            yield about | {"scope": "convention_difference", "mean": value["difference"]}
