@@ -19,8 +19,9 @@ from streamloss.options import Options
 from streamloss.quantities import Quantity
 from streamloss.reporting.figures import Slice
 from streamloss.reporting.metrics import Measures
+from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
-from streamloss.reporting.summary import OTHER_NAME, ledger_of, metrics_of, rows_of, slicing_of
+from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
 
 # What a comparison says of the models to one another, not of either to the truth.
 OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "same_top")
@@ -171,7 +172,7 @@ def _slices(sides: Sides, shown: Options) -> list[SliceReport]:
     for number, key in enumerate(sides.new.keys):
         two = Two(sides, number, shown)
         other = sides.new.has_other and number == 0
-        values: Mapping[str, Any] = dict(zip(sides.new.by, (OTHER_NAME,) * len(sides.new.by) if other else key, strict=True))
+        values: Mapping[str, Any] = dict(zip(sides.new.by, (OTHER,) * len(sides.new.by) if other else key, strict=True))
         more = {
             "baseline": {"metrics": {name: metric.to_dict() for name, metric in two.baseline().items()}},
             "comparison": two.comparison(),
