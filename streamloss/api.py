@@ -101,7 +101,8 @@ def compare(
     Raises `DataError` for bad data and for rows that do not belong together, `UsageError` for wrong options.
     """
     old = {name.removeprefix("baseline_"): value for name, value in options.items() if name.startswith("baseline_")}
-    asked = Options.of(**{"quantiles": COMPARED} | {k: v for k, v in options.items() if not k.startswith("baseline_")})
+    own = {name: value for name, value in options.items() if value is not None and not name.startswith("baseline_")}
+    asked = Options.of(**{"quantiles": COMPARED} | own)
     old_asked = _old_options(asked, old, same=baseline is None)
     gates = parse_all(fail_if)
     count = thread_count(threads)
@@ -142,7 +143,8 @@ def _old_options(asked: Options, old: dict[str, Any], same: bool) -> Options:
     own = {role: getattr(asked, role) for role in PREDICTIONS if not any(old.get(each) for each in PREDICTIONS)}
     aside = dict.fromkeys(("label", "weight", "mask", "bytes", *TARGETS), "")
     given = {"temperature": asked.temperature} | own | {name: value for name, value in old.items() if value is not None}
-    new = {k: v for k, v in asked.to_dict().items() if k not in (*ROLES, "by", "ignore_index", "class_weights", "temperature")}
+    not_its = (*ROLES, "by", "cluster", "ignore_index", "class_weights", "temperature")
+    new = {name: value for name, value in asked.to_dict().items() if name not in not_its}
     return Options.of(**new | aside | given)
 
 

@@ -70,6 +70,7 @@ class Options:
     on_invalid: Literal["error", "skip"] = "error"
     metrics: tuple[str, ...] | None = None
     by: tuple[str, ...] = ()
+    cluster: str | None = None
     max_slices: int = 10_000
 
     unit: Unit = "nat"

@@ -14,6 +14,7 @@ A group has a key, the values of the columns that it was made by. `slicing` adds
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -39,6 +40,8 @@ from streamloss.quantities import Plan
 Value = str | int | bool | None
 Key = tuple[Value, ...]
 
+CLUSTER = "(cluster)"  # the last of a group's columns where groups are clusters of rows
+CLUSTERS, SLICE_CLUSTERS = 1000, 64  # groups that clusters are thrown together to, of all rows and of a slice
 OTHER = 0  # the group of the rows whose own group is beyond the cap
 PAGE = 128
 COUNTER_PAGES = math.ceil(BUCKETS / PAGE)  # of one histogram
@@ -81,6 +84,26 @@ def makes_whole(task: Task) -> bool:
 def label_pages(task: Task, p: Plan) -> int:
     """Pages of label counts; none where they stand among the sums by class."""
     return math.ceil(task.classes / PAGE) if p.labels and task.label == "hard" and task.classes > CLASSES else 0
+
+
+def clustered(p: Plan) -> Plan:
+    """What is added up of clusters: the moments alone."""
+    return replace(p, spread=(), per_class=(), labels=False, reliability=False, mean_probabilities=False)
+
+
+def kept(options: Options, p: Plan) -> list[tuple[tuple[str, ...], Plan]]:
+    """The groups that are kept beside the whole, by what, and what of them: every --by, and the clusters of all and of each."""
+    found = [(by, p) for by in options.groupings]
+    if options.cluster is not None:
+        found += [((*by, CLUSTER), clustered(p)) for by in ((), *options.groupings)]
+    return found
+
+
+def most_groups(options: Options, by: tuple[str, ...]) -> int:
+    """How many groups are told apart. Those of a slice stand together in the order of keys, so all are kept of a kept slice."""
+    if not by or by[-1] != CLUSTER:
+        return options.max_slices
+    return options.max_slices * SLICE_CLUSTERS if len(by) > 1 else CLUSTERS
 
 
 def layout(task: Task, options: Options, p: Plan, by: tuple[str, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:

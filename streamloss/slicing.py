@@ -44,6 +44,7 @@ from streamloss.slices import (
     Settled,
     blocks,
     layout,
+    most_groups,
     order,
     pages_width,
 )
@@ -59,7 +60,7 @@ class Slices:
     """
 
     def __init__(self, task: Task, options: Options, by: tuple[str, ...], p: Plan | None = None) -> None:
-        self.task, self.options, self.by, self.cap = task, options, by, options.max_slices
+        self.task, self.options, self.by, self.cap = task, options, by, most_groups(options, by)
         self.plan = plan(task, options) if p is None else p
         self.shapes = layout(task, options, self.plan, by)
         self.table_width = pages_width(task, self.plan)

@@ -38,7 +38,7 @@ from streamloss.digits import (
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import FINE_BINS, Settled, bins_kept
+from streamloss.slices import FINE_BINS, Settled, bins_kept, kept
 
 MAGIC = b"streamloss state 2\n"
 SCHEMA = "streamloss.state/2"
@@ -113,14 +113,15 @@ class State:
     task: Task
     options: Options
     arrays: dict[str, Array]
-    slices: list[Settled] = field(default_factory=list)  # one for each of `Options.groupings`
+    slices: list[Settled] = field(default_factory=list)  # one for each of `slices.kept`
     columns: dict[str, str] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, task: Task, options: Options) -> State:
         """The state of no rows: merging it changes nothing."""
-        slices = [slicing.Slices(task, options, by).settled() for by in options.groupings]
+        groups = kept(options, plan(task, options))
+        slices = [slicing.Slices(task, options, by, p).settled() for by, p in groups]
         return cls(task, options, empty_arrays(layout(task, options)), slices)
 
     @property
@@ -207,13 +208,14 @@ class State:
         if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
             raise ValueError("inputs without a path")
         options = Options.of(**header["options"])
-        if [tuple(each["by"]) for each in header["slices"]] != list(options.groupings):
+        groups = kept(options, plan(task, options))
+        if [tuple(each["by"]) for each in header["slices"]] != [by for by, _ in groups]:
             raise ValueError("slices that were not asked for")
         shapes = [{name: shape for name, (_, shape) in layout(task, options).items()}]
-        p = plan(task, options)
-        shapes += [Settled.expected(task, options, p, each) for each in header["slices"]]
+        shapes += [Settled.expected(task, options, p, each) for (_, p), each in zip(groups, header["slices"], strict=True)]
         arrays = _unpacked(packed, shapes)
-        slices = [slicing.read(task, options, p, *each) for each in zip(header["slices"], arrays[1:], strict=True)]
+        found = zip(groups, header["slices"], arrays[1:], strict=True)
+        slices = [slicing.read(task, options, p, each, of_it) for (_, p), each, of_it in found]
         state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
         state._check()
         if header["digest"] != state.digest:

@@ -142,6 +142,7 @@ checks = options(
 slices = options(
     "Slices",
     option("--by", metavar="COL[,COL]", multiple=True, help="Also every slice with the same values there; repeatable."),
+    option("--cluster", metavar="COL", help="Rows with the same value there go together: errors that know it."),
     option("--max-slices", type=int, metavar="N", help="The first N slices of each --by, the rest together.  [default: 10000]"),
 )
 

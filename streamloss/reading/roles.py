@@ -103,7 +103,8 @@ def make_plan(
     columns that are missing or cannot serve.
     """
     roles, columns = _find(schema, options, path)
-    by, of_path = _groupings(schema, [*keys, *(n for names in options.groupings for n in names)], partitions or {}, path)
+    grouped = [name for names in options.groupings for name in names] + ([options.cluster] if options.cluster else [])
+    by, of_path = _groupings(schema, [*keys, *grouped], partitions or {}, path)
     if by:
         columns["by"] = by
     prediction = next(role for role in PREDICTIONS if role in roles)

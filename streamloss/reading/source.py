@@ -168,7 +168,7 @@ def open_input(
         path=path,
         batch_rows=batch_rows,
         reader=reader,
-        partitions=_partitions(files) if options.by else None,
+        partitions=_partitions(files) if options.by or options.cluster else None,
         keys=keys,
     )
 

@@ -17,11 +17,13 @@ from typing import Any
 from streamloss.comparison import Comparison, Sides
 from streamloss.options import Options
 from streamloss.quantities import Quantity
+from streamloss.reporting.clusters import clusters_of, jackknife, no_clusters, shifted, spread
 from streamloss.reporting.figures import Slice
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
+from streamloss.slices import CLUSTER, Key
 
 # What a comparison says of the models to one another, not of either to the truth.
 OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "same_top")
@@ -30,8 +32,12 @@ OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_
 class Two:
     """The measures of two models, and those between them, over the same rows."""
 
-    def __init__(self, sides: Sides, group: int, shown: Options) -> None:
-        new, old, between = (Measures(Slice(settled, group), shown) for settled in sides.all())
+    def __init__(self, sides: Sides, group: int, shown: Options, clusters: Sides | None, key: Key) -> None:
+        of_each = (None, None, None) if clusters is None else clusters.all()
+        new, old, between = (
+            Measures(Slice(settled, group), shown, None if each is None else clusters_of(each).get(key) or no_clusters(each))
+            for settled, each in zip(sides.all(), of_each, strict=True)
+        )
         self.new, self.old, self.between, self.shown = new, old, between, shown
 
     def metrics(self) -> dict[str, Metric]:
@@ -97,8 +103,12 @@ class Two:
         if sums.n > 1 and sums.x:
             r = Fraction(self.new.sums(key).x << sums.unit, sums.x << self.new.sums(key).unit)
             squares = (a + r * r * b - 2 * r * c) * sums.n / (sums.n - 1)
-            error = math.sqrt(max(float(squares / Fraction(sums.x, 1 << sums.unit) ** 2), 0.0))
-            found |= _interval("ratio", float(r), error, self.new.z)
+            error: float | None = math.sqrt(max(float(squares / Fraction(sums.x, 1 << sums.unit) ** 2), 0.0))
+            if self.new.clusters is not None and self.old.clusters is not None:
+                parts = zip(self.new.clusters.parts(key), self.old.clusters.parts(key), strict=True)
+                error = jackknife([(x, y) for (x, _), (y, _) in parts])
+            if error is not None:
+                found |= _interval("ratio", float(r), error, self.new.z)
         return found
 
     def _deviations(self, key: str) -> tuple[Fraction, Fraction, Fraction]:
@@ -109,8 +119,7 @@ class Two:
     def _perplexities(self, new: float, old: float) -> dict[str, Any]:
         """Of e^a and e^b: the ratio is e^(a − b)."""
         key = "cross_entropy"
-        difference = self.between.sums(key)
-        error = difference.stderr()
+        difference, error = self.between.sums(key), self.between.error(key)
         if error is None or not math.isfinite(new) or not math.isfinite(old):
             return {}
         a, b, c = self._deviations(key)
@@ -119,6 +128,9 @@ class Two:
         variances = (float(value * n / (n - 1) / (w * w)) for value in (a, b, c))
         va, vb, vc = variances
         stderr = math.sqrt(max(new * new * va + old * old * vb - 2 * new * old * vc, 0.0))
+        if self.new.clusters is not None and self.old.clusters is not None:
+            moves = [shifted(each.clusters.parts(key)) or [] for each in (self.new, self.old) if each.clusters is not None]
+            stderr = spread([new * math.exp(one) - old * math.exp(other) for one, other in zip(*moves, strict=True)])
         found = {"stderr": stderr, "low": new - old - z * stderr, "high": new - old + z * stderr}
         if a > 0 and b > 0:
             found["correlation"] = min(max(float(c) / math.sqrt(float(a) * float(b)), -1.0), 1.0)
@@ -146,8 +158,10 @@ def _of_a_model(measures: Measures) -> dict[str, Metric]:
 
 def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Report:
     """The report of a comparison; `shown` may differ from its options in unit, quantiles, confidence, min_slice_rows."""
-    whole = Two(found.whole, 0, shown)
-    slices = [_slices(sides, shown) for sides in found.groupings[1:]]
+    by_columns = {sides.new.by: sides for sides in found.groupings[1:]}
+    whole = Two(found.whole, 0, shown, by_columns.get((CLUSTER,)), ())
+    sliced = [by_columns[by] for by in found.options.groupings]
+    slices = [_slices(sides, shown, by_columns.get((*sides.new.by, CLUSTER))) for sides in sliced]
     new = whole.new
     body = {
         "unit": shown.unit,
@@ -159,7 +173,7 @@ def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Repor
         "histograms": {},
         "baseline": {"metrics": {key: metric.to_dict() for key, metric in whole.baseline().items()}},
         "comparison": whole.comparison(),
-        "slicing": [slicing_of(sides.new, each, shown) for sides, each in zip(found.groupings[1:], slices, strict=True)],
+        "slicing": [slicing_of(sides.new, each, shown) for sides, each in zip(sliced, slices, strict=True)],
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in found.inputs],
         "options": {**shown.to_dict(), **found.columns},
     }
@@ -167,10 +181,10 @@ def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Repor
     return Report(whole.metrics(), found.digest, rows_of(new.ledger), found, "compare", dict(run), body, listed)
 
 
-def _slices(sides: Sides, shown: Options) -> list[SliceReport]:
+def _slices(sides: Sides, shown: Options, clusters: Sides | None) -> list[SliceReport]:
     found = []
     for number, key in enumerate(sides.new.keys):
-        two = Two(sides, number, shown)
+        two = Two(sides, number, shown, clusters, key)
         other = sides.new.has_other and number == 0
         values: Mapping[str, Any] = dict(zip(sides.new.by, (OTHER,) * len(sides.new.by) if other else key, strict=True))
         more = {

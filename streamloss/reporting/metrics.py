@@ -35,6 +35,7 @@ from streamloss.digits import (
 from streamloss.errors import USED
 from streamloss.options import Options
 from streamloss.quantities import SOURCES, Quantity, constant_key
+from streamloss.reporting.clusters import Clusters, jackknife
 from streamloss.reporting.figures import Figures
 from streamloss.reporting.histograms import bucket_value
 from streamloss.reporting.report import Metric
@@ -113,8 +114,8 @@ def root(above: int, below: int) -> float:
 class Measures:
     """Everything that is read off the figures of some rows."""
 
-    def __init__(self, figures: Figures, options: Options) -> None:
-        self.figures, self.options = figures, options
+    def __init__(self, figures: Figures, options: Options, clusters: Clusters | None = None) -> None:
+        self.figures, self.options, self.clusters = figures, options, clusters
         self.task, self.plan = figures.task, figures.plan
         self.ledger = figures.ledger
         self.used = self.ledger[USED]
@@ -142,6 +143,10 @@ class Measures:
                 x, xx = moments
                 self._sums[key] = Sums.of(n, infinite, BIAS, n << BIAS, n << BIAS, x, x, xx)
         return self._sums[key]
+
+    def error(self, key: str) -> float | None:
+        """The standard error of the mean over the finite rows, in nats: from clusters where there are any, else from rows."""
+        return self.sums(key).stderr() if self.clusters is None else jackknife(self.clusters.parts(key))
 
     def interval(self, mean: float, stderr: float | None) -> dict[str, Any]:
         """The normal confidence interval, where there is an error."""
@@ -175,13 +180,21 @@ class Measures:
         if sums.n == 0:
             return replace(blank, mean=math.inf, **shape)
         finite = sums.mean * scale
-        error = sums.stderr()
+        error = self.error(key)
         stderr = None if error is None else error * scale
         if sums.infinite:
             return replace(blank, mean=math.inf, finite_mean=finite, finite_stderr=stderr, **shape)
         shares = self.plan.moments[self.plan.index(key)].indicator
-        ends = wilson(finite, sums.effective(), self.z) if shares else self.interval(finite, stderr)
+        ends = self.share_interval(key) if shares else self.interval(finite, stderr)
         return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **ends, **shape)
+
+    def share_interval(self, key: str) -> dict[str, float]:
+        """Wilson's interval of a share; of clusters, with as many rows as would give their error."""
+        sums, rows = self.sums(key), self.sums(key).effective()
+        error = None if self.clusters is None else self.error(key)
+        if error:
+            rows = sums.mean * (1 - sums.mean) / (error * error)
+        return wilson(sums.mean, rows, self.z)
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
         """The quantiles of a row quantity, within its exact extremes."""
@@ -199,13 +212,13 @@ class Measures:
         sums = self.sums(key)
         if sums.n == 0:
             return math.inf, None
-        return (math.inf if sums.infinite else sums.mean), sums.stderr()
+        return (math.inf if sums.infinite else sums.mean), self.error(key)
 
     def perplexity(self) -> dict[str, Any]:
         sums = self.sums("cross_entropy")
         if sums.n == 0:
             return {"mean": math.inf, "infinite": sums.infinite}
-        log, error = sums.mean, sums.stderr()
+        log, error = sums.mean, self.error("cross_entropy")
         finite = _exp(log)
         stderr = None if error is None or not math.isfinite(finite) else finite * error
         if sums.infinite:
@@ -222,7 +235,10 @@ class Measures:
         r = Fraction(ce.x << size.unit, size.x << ce.unit)
         mean = ratio(r.numerator, r.denominator) / LN2
         stderr = None
-        if ce.n > 1:
+        if self.clusters is not None:
+            error = jackknife(self.clusters.parts("cross_entropy", "bytes"))
+            stderr = None if error is None else error / LN2
+        elif ce.n > 1:
             both = Fraction(self.figures.cross, 1 << BIAS)
             squares = Fraction(ce.xx, 1 << ce.unit) - 2 * r * both + r * r * Fraction(size.xx, 1 << size.unit)
             squares = squares * ce.n / (ce.n - 1) / Fraction(size.x, 1 << size.unit) ** 2
@@ -256,6 +272,9 @@ class Measures:
     @cached_property
     def normalized_error(self) -> float | None:
         """Delta method for mean CE / H(labels): row i contributes CE_i − x̄ − r·(−ln f_y − H), with r the ratio."""
+        if self.clusters is not None:
+            error = self.error("cross_entropy")
+            return None if error is None else error / self.base_entropy
         costs = self.figures.costs
         if self.task.weighted or costs is None or self.used < 2:
             return None

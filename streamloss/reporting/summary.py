@@ -19,21 +19,25 @@ from streamloss.digits import (
 )
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
+from streamloss.reporting.clusters import clusters_of, no_clusters
 from streamloss.reporting.figures import Figures, Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
-from streamloss.slices import Settled, Value
+from streamloss.slices import CLUSTER, Settled, Value
 from streamloss.state import State
 
 
 def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:
     """The report of a state; `options` may differ from the state's in how it is shown (unit, quantiles, confidence)."""
     shown = options or state.options
-    measures = Measures(Whole(state), shown)
+    by_columns = {settled.by: settled for settled in state.slices}
+    clusters = clusters_of(by_columns.get((CLUSTER,)))
+    measures = Measures(Whole(state), shown, clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
-    slices = [slices_of(settled, shown) for settled in state.slices]
+    sliced = [by_columns[by] for by in state.options.groupings]
+    slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER))) for settled in sliced]
     body = {
         "unit": shown.unit,
         "classes": state.task.classes or None,
@@ -42,7 +46,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "reliability": plain(measures.reliability()),
         "per_class": per_class(state, measures),
         "histograms": histograms(measures.figures, measures.scale),
-        "slicing": [slicing_of(settled, found, shown) for settled, found in zip(state.slices, slices, strict=True)],
+        "slicing": [slicing_of(settled, found, shown) for settled, found in zip(sliced, slices, strict=True)],
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
     }
@@ -73,12 +77,12 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
     return metrics
 
 
-def slices_of(settled: Settled, shown: Options) -> list[SliceReport]:
+def slices_of(settled: Settled, shown: Options, clustered: Settled | None) -> list[SliceReport]:
     """Every slice, in the order of its values; what is beyond the cap comes first where there is such a thing."""
-    found = []
+    found, clusters = [], clusters_of(clustered)
     for group, key in enumerate(settled.keys):
         figures: Figures = Slice(settled, group)
-        measures = Measures(figures, shown)
+        measures = Measures(figures, shown, None if clustered is None else clusters.get(key) or no_clusters(clustered))
         other = settled.has_other and group == 0
         by: dict[str, Value] = dict(zip(settled.by, (OTHER,) * len(settled.by) if other else key, strict=True))
         found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics_of(measures), other))

@@ -26,9 +26,10 @@ from streamloss.quantities import CROSS_ENTROPY, DELTA_P, DELTA_P_SQUARED, JS, K
 from streamloss.reading.batch import NAMES, Batch
 from streamloss.reading.paired import Pair, paired
 from streamloss.reading.source import Input
-from streamloss.running.grouping import group
+from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Begin, Watcher, add_all
 from streamloss.running.measure import refusal, widened
+from streamloss.slices import CLUSTER, clustered, kept
 from streamloss.slicing import Slices
 
 _PIECE = 1 << 16  # rows whose values are kept at a time
@@ -85,15 +86,17 @@ class Comparator:
         )  # fmt: skip
         self.plan, self.between = plan(new, options), between(new, options)
         self.kept, self.kept_between = kept_slots(self.plan), kept_slots(self.between)
-        self.groupings: list[tuple[Slices, Slices, Slices]] = [self._slices(by) for by in ((), *options.groupings)]
+        self.groupings: list[tuple[Slices, Slices, Slices]] = [self._slices((), False)]
+        self.groupings += [self._slices(by, by[-1] == CLUSTER) for by, _ in kept(options, self.plan)]
         self._shares: list[Comparator] = []
         self._rows_since_carry = 0
 
-    def _slices(self, by: tuple[str, ...]) -> tuple[Slices, Slices, Slices]:
+    def _slices(self, by: tuple[str, ...], clusters: bool) -> tuple[Slices, Slices, Slices]:
+        own, between = (clustered(p) if clusters else p for p in (self.plan, self.between))
         return (
-            Slices(self.task, self.options, by),
-            Slices(self.old_task, self.old_options, by, self.plan),
-            Slices(replace(self.task, label="none"), self.options, by, self.between),
+            Slices(self.task, self.options, by, own),
+            Slices(self.old_task, self.old_options, by, own),
+            Slices(replace(self.task, label="none"), self.options, by, between),
         )
 
     def shares(self) -> list[Comparator]:
@@ -183,7 +186,7 @@ class Comparator:
         here = np.arange(n)
         for sides in self.groupings:
             if sides[0].by:
-                ids, keys = group(sides[0].by, batch)
+                ids, keys = grouped_by(sides[0].by, batch, self.options.cluster)
                 place, owners = sorted_places(ids, len(keys))
                 order = moved(here, place)
                 numbers = [slices.numbers(keys) for slices in sides]

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.reading.batch import Batch
-from streamloss.slices import Key
+from streamloss.reading.batch import Batch, Coded, Value
+from streamloss.slices import CLUSTER, CLUSTERS, SLICE_CLUSTERS, Key
 
 _LISTED = 1 << 20  # combinations of values that are counted one by one; of more, those that occur are sorted
 
 
-def group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
+def _with_clusters(batch: Batch, cluster: str | None, sliced: bool) -> Batch:
+    """The batch with one more key: the group that each row's cluster is thrown to, of those of a slice or of all rows."""
+    if cluster is None:
+        return batch
+    column = batch.keys[cluster]
+    groups = SLICE_CLUSTERS if sliced else CLUSTERS
+    numbers = np.zeros(len(column.values), dtype=np.int32)
+    for i in np.unique(column.codes).tolist():
+        numbers[i] = _hash(column.values[i]) % groups
+    return replace(batch, keys=batch.keys | {CLUSTER: Coded(numbers[column.codes], list(range(groups)))})
+
+
+def grouped_by(by: tuple[str, ...], batch: Batch, cluster: str | None) -> tuple[NDArray[np.int32], list[Key]]:
+    """The group of every row (n,) by these columns, of which the last may be `CLUSTER`, and the key of each group."""
+    if by[-1] == CLUSTER:
+        batch = _with_clusters(batch, cluster, sliced=len(by) > 1)
+    return _group(by, batch)
+
+
+def _hash(value: Value) -> int:
+    """A number that is the same in every process; 7 and "7" have their own."""
+    return int.from_bytes(blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
     """The group of every row (n,), numbered from 0, and the key of each."""
     columns = [batch.keys[name] for name in by]
     sizes = [len(column.values) for column in columns]

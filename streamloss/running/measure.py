@@ -20,8 +20,8 @@ from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, row_buffer, s
 from streamloss.options import Options, Task
 from streamloss.quantities import plan
 from streamloss.reading.batch import NAMES, Batch
-from streamloss.running.grouping import group
-from streamloss.slices import makes_whole
+from streamloss.running.grouping import grouped_by
+from streamloss.slices import kept, makes_whole
 from streamloss.slicing import Slices
 from streamloss.state import State, absorb, empty_arrays, layout, normalize
 
@@ -43,14 +43,22 @@ class Accumulator:
         self._marks = np.empty((2, 0), dtype=np.uint8)
         self._kept = kept_slots(self.plan)
         self._values = np.empty((len(self._kept), 0))
-        self.slices = [Slices(task, options, by) for by in options.groupings]
+        self.slices = self._empty_slices()
         self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
+
+    def _empty_slices(self) -> list[Slices]:
+        return [Slices(self.task, self.options, by, p) for by, p in kept(self.options, self.plan)]
+
+    @property
+    def _makes_whole(self) -> bool:
+        """Whether the first slices have all that the whole adds up, so that it need not be added up besides."""
+        return bool(self.options.by) and makes_whole(self.task)
 
     @cached_property
     def _sums(self) -> Sums:
         """What the kernels add to; where the slices make up the whole, only what they have not."""
-        if not (self.slices and makes_whole(self.task)):
+        if not self._makes_whole:
             return sums_of(self.task, self.plan, self.arrays)
         rest = replace(self.plan, moments=(), spread=(), per_class=())
         empty = {name: self.arrays[name][:, :0] for name in ("histogram", "classes", "cross")}
@@ -71,7 +79,7 @@ class Accumulator:
         for share in self._shares:
             for mine, theirs in zip(self.slices, share.slices, strict=True):
                 mine.absorb(theirs)
-            share.slices = [Slices(self.task, self.options, by) for by in self.options.groupings]
+            share.slices = share._empty_slices()
 
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
@@ -106,7 +114,7 @@ class Accumulator:
         values are in the second-level cache.
         """
         n = len(batch)
-        grouped = [group(slices.by, batch) for slices in self.slices]
+        grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in self.slices]
         place, owners = sorted_places(grouped[0][0], len(grouped[0][1]))
         sorts = batch.row_bytes <= _SHORT_ROW
         rows, step = (self._moved(batch, place), _CHUNK) if sorts else (batch, n)
@@ -222,7 +230,7 @@ class Accumulator:
             return Fraction(0), Fraction(0)
         at = self.plan.index("cross_entropy")
         arrays = {name: self.arrays[name].sum(axis=0) for name in ("moments", "infinite", "weight")}
-        if self.slices and makes_whole(self.task):
+        if self._makes_whole:
             self.slices[0].add_moments(arrays)
         total = limbs_value(arrays["moments"][at, 0])
         if self.task.weighted:
@@ -236,7 +244,7 @@ class Accumulator:
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
         whole["extremes"][..., 0] = self.arrays["extremes"][..., 0].min(axis=0)
         whole["extremes"][..., 1] = self.arrays["extremes"][..., 1].max(axis=0)
-        if self.slices and makes_whole(self.task):
+        if self._makes_whole:
             self.slices[0].add_whole(whole)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
