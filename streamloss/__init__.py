@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "evaluate": "api",
     "merge": "api",
+    "score": "writing.scores",
     "Evaluator": "api",
     "PredictionWriter": "writing.writer",
     "Report": "reporting.report",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from streamloss.functions import kl_divergence as kl_divergence
     from streamloss.functions import softmax as softmax
     from streamloss.reporting.report import Report as Report
+    from streamloss.writing.scores import score as score
     from streamloss.writing.writer import PredictionWriter as PredictionWriter
     from streamloss.writing.writer import write_predictions as write_predictions
 

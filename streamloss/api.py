@@ -17,7 +17,7 @@ from streamloss.reporting.gates import judge, parse_all
 from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
-from streamloss.running.local import Watcher, default_threads, run
+from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
 from streamloss.state import merge as merge_states
@@ -75,13 +75,6 @@ def evaluate(
 
 def _judged(report: Report, gates: Sequence[Gate]) -> Report:
     return replace(report, gates=tuple(judge(gates, report.to_dict()))) if gates else report
-
-
-def thread_count(threads: int | None) -> int:
-    """How many threads to use. Raises `UsageError` below 1."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be 1 or more, not {threads}")
-    return threads or default_threads()
 
 
 def merge(

@@ -17,18 +17,7 @@ from streamloss.options import Options
 @shared.slices
 @shared.checks
 @shared.display
-@shared.options(
-    "Running",
-    shared.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
-    shared.option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
-    shared.option(
-        "--reader",
-        type=click.Choice(("auto", "pages", "arrow")),
-        default="auto",
-        help="Who decodes Parquet: our page reader, pyarrow, or the first that can.  [default: auto]",
-    ),
-    shared.option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
-)
+@shared.running
 @shared.gates
 @shared.output
 @shared.plots

@@ -18,6 +18,7 @@ from streamloss.cli.calc import calc
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
+from streamloss.cli.score import score
 from streamloss.errors import StreamlossError
 
 INTERRUPTED = 130
@@ -74,7 +75,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, report, inspect, calc):
+for command in (evaluate, score, report, inspect, calc):
     cli.add_command(command)
 
 

@@ -151,6 +151,19 @@ display = options(
     option("--min-slice-rows", type=int, metavar="N", help="Leave smaller slices out of the report.  [default: 1]"),
 )
 
+running = options(
+    "Running",
+    option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
+    option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
+    option(
+        "--reader",
+        type=click.Choice(("auto", "pages", "arrow")),
+        default="auto",
+        help="Who decodes Parquet: our page reader, pyarrow, or the first that can.  [default: auto]",
+    ),
+    option("--progress/--no-progress", default=None, help="Show the progress.  [default: in a terminal]"),
+)
+
 gates = options(
     "Gates",
     option(

@@ -1,7 +1,7 @@
 """Columns that go through as they are: the id of a row, its text, whatever stands beside the predictions, in any Arrow type.
 
-They are found as the columns of --by are, in the file or in its path, and travel with a `Batch` as one Arrow batch. Dictionaries
-become what they stand for, since every file has its own; whoever writes them makes dictionaries again.
+They are found as the columns of --by are, in the file or in its path, and travel with a `Batch` as one Arrow batch.
+Dictionaries become what they stand for, since every file has its own; whoever writes them makes dictionaries again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def check_kept(plan: Plan, schema: pa.Schema, path: str) -> None:
             field = one_field(schema, kept.name, path)
             if _plain(field).type != kept.type:
                 raise DataError(
-                    f"the schemas of the files differ: column {kept.name!r} is {field.type} here and {kept.type} in {plan.path}",
+                    f"the schemas of the files differ: column {kept.name!r} is {field.type} here and {kept.type} "
+                    f"in {plan.path}",
                     place=Place(path),
                 )
 
