@@ -33,8 +33,8 @@ def render(record: dict[str, Any], console: Any) -> None:
 
 def _title(record: dict[str, Any], by: list[str], files: set[str | None]) -> str:
     where = f" of every {', '.join(map(_text, by))}" if by else ""
-    only = next(iter(files))
-    return f"worst rows{where} by {record['title']}{f', {_text(only)}' if len(files) == 1 and only is not None else ''}"
+    only = next(iter(files)) if len(files) == 1 else None
+    return f"worst rows{where} by {record['title']}{'' if only is None else f', {units.printable(only)}'}"
 
 
 def _columns(record: dict[str, Any], rows: Rows, by: list[str], show_file: bool) -> list[Column]:

@@ -106,7 +106,6 @@ class Sheet:
 
 
 def _file(path: str | None, n: int) -> pa.Array:
-    """The path in every row; null for what is no file. Bytes that are no text are escaped."""
-    text = (path or "").encode("utf-8", errors="backslashreplace").decode("utf-8")
+    """The path in every row; null for what is no file."""
     numbers = pa.array(np.zeros(n, dtype=np.int32), mask=np.full(n, path is None))
-    return pa.DictionaryArray.from_arrays(numbers, pa.array([text]))
+    return pa.DictionaryArray.from_arrays(numbers, pa.array([path or ""]))
