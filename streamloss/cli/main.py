@@ -19,6 +19,7 @@ from streamloss.cli.compare import compare
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
+from streamloss.cli.score import score
 from streamloss.errors import StreamlossError
 
 INTERRUPTED = 130
@@ -75,7 +76,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, report, inspect, calc):
+for command in (evaluate, compare, score, report, inspect, calc):
     cli.add_command(command)
 
 

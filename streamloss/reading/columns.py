@@ -36,7 +36,7 @@ from streamloss.reading.batch import ARRAY_DTYPES, Batch, Coded, Value
 from streamloss.reading.encodings import interleave
 from streamloss.reading.layouts import is_text
 from streamloss.reading.memory import one_batch
-from streamloss.reading.paths import first_line, partitions
+from streamloss.reading.paths import first_line, told
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
@@ -195,8 +195,7 @@ def _keys(read: Callable[[str, str], Column], plan: Plan, n: int, path: str | No
         column = read("by", name)
         keys[name] = column.coded or _coded_integers(column.values, plan.kinds[name] == "bool")
     for name, kind in plan.of_path:
-        value: Value = path if kind == "file" else partitions(path or "").get(name)
-        keys[name] = Coded(np.zeros(n, dtype=np.int32), [int(value) if kind == "number" and value is not None else value])
+        keys[name] = Coded(np.zeros(n, dtype=np.int32), [told(path, name, kind)])
     return keys
 
 

@@ -31,7 +31,7 @@ def grouped_by(by: tuple[str, ...], batch: Batch, cluster: str | None) -> tuple[
     """The group of every row (n,) by these columns, of which the last may be `CLUSTER`, and the key of each group."""
     if by[-1] == CLUSTER:
         batch = _with_clusters(batch, cluster, sliced=len(by) > 1)
-    return _group(by, batch)
+    return group(by, batch)
 
 
 def _hash(value: Value) -> int:
@@ -39,7 +39,7 @@ def _hash(value: Value) -> int:
     return int.from_bytes(blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
+def group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
     """The group of every row (n,), numbered from 0, and the key of each."""
     columns = [batch.keys[name] for name in by]
     sizes = [len(column.values) for column in columns]
