@@ -52,11 +52,11 @@ class Two:
         return found
 
     def _between(self, quantity: Quantity) -> Metric:
-        unit = self.shown.unit if quantity.unit == "nat" else ""
-        blank = Metric(quantity.key, quantity.title, unit, None)
         if self.between.used == 0 or self.between.total == 0:
             return self.between.metric(quantity)
-        return self.between.row_metric(blank, quantity.key, self.between.scale if unit else 1.0)
+        unit = self.shown.unit if quantity.unit == "nat" else ""
+        found = self.between.row_metric(quantity.key, self.between.scale if unit else 1.0)
+        return Metric(quantity.key, quantity.title, unit, **found)
 
     def comparison(self) -> dict[str, Any]:
         """Every quantity that both models have, new beside old, JSON's own values."""

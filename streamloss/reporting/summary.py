@@ -19,7 +19,7 @@ from streamloss.digits import (
 )
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
-from streamloss.reporting.figures import Figures, Slice, Whole
+from streamloss.reporting.figures import Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
@@ -76,10 +76,10 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
 
 def slices_of(settled: Settled, shown: Options) -> list[SliceReport]:
     """Every slice, in the order of its values; what is beyond the cap comes first where there is such a thing."""
-    found = []
+    found: list[SliceReport] = []
+    measures: Measures | None = None
     for group, key in enumerate(settled.keys):
-        figures: Figures = Slice(settled, group)
-        measures = Measures(figures, shown)
+        measures = Measures(Slice(settled, group), shown, measures)
         other = settled.has_other and group == 0
         by: dict[str, Value] = dict(zip(settled.by, (OTHER_NAME,) * len(settled.by) if other else key, strict=True))
         found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics_of(measures), other))
