@@ -19,22 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from streamloss.errors import (
-    BYTES,
-    CLASS_COUNT,
-    IGNORED,
-    LABEL,
-    NAN,
-    NULL,
-    RAGGED,
-    USED,
-    WEIGHT,
-    DataError,
-    Place,
-)
+from streamloss.errors import BYTES, CLASS_COUNT, IGNORED, LABEL, NAN, NULL, RAGGED, USED, WEIGHT, DataError, Place
 from streamloss.reading.batch import ARRAY_DTYPES, Batch, Coded, Value
 from streamloss.reading.encodings import interleave
-from streamloss.reading.layouts import is_text
+from streamloss.reading.layouts import is_text, key_kind_of
 from streamloss.reading.memory import one_batch
 from streamloss.reading.paths import first_line, told
 from streamloss.reading.pool import empty
@@ -103,6 +91,8 @@ def column_of(batch: pa.RecordBatch, plan: Plan, role: str, name: str, *, path: 
     one_field(batch.schema, name, path)
     column = batch.column(name)
     if role == "by":
+        if key_kind_of(column.type) != plan.kinds[name]:  # of a later batch
+            raise _other_type(name, column, plan.types[name], path)
         return Column(name, _NOTHING, coded=_coded(name, column, path))
     if role == "label":
         return _labels(plan, column, path)

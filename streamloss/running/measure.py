@@ -114,6 +114,7 @@ class Accumulator:
         values are in the second-level cache.
         """
         n = len(batch)
+        code = batch.code.copy()
         grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in self.slices]
         place, owners = sorted_places(grouped[0][0], len(grouped[0][1]))
         sorts = batch.row_bytes <= _SHORT_ROW
@@ -124,7 +125,7 @@ class Accumulator:
             piece = rows.rows(start, start + step)
             self._fold(piece)
             if self.options.on_invalid == "error" and piece.code.max() > IGNORED:
-                raise self._first_refusal(batch, step)
+                raise self._first_refusal(replace(batch, code=code), step)
             if self.plan.mean_probabilities:
                 self._add_probabilities(piece)
             numbers = numbers or [s.numbers(keys) for s, (_, keys) in zip(self.slices, grouped, strict=True)]
