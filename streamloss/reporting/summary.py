@@ -19,6 +19,7 @@ from streamloss.digits import (
 )
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
+from streamloss.reporting.conventions import conventions, edge
 from streamloss.reporting.figures import Figures, Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
@@ -34,6 +35,8 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     shown = options or state.options
     measures = Measures(Whole(state), shown)
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
+    if "cross_entropy" in metrics:
+        metrics["cross_entropy"] = replace(metrics["cross_entropy"], edge=edge(measures))
     ledger = {key: measures.ledger[code] for code, (key, _) in RULES.items()}
     ledger |= {"normalized": measures.ledger[LEDGER_NORMALIZED], "clipped": measures.ledger[LEDGER_CLIPPED]}
     slices = [slices_of(settled, shown) for settled in state.slices]
@@ -42,6 +45,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "classes": state.task.classes or None,
         "weight": plain(measures.weight),
         "ledger": ledger,
+        "conventions": conventions(state, measures, metrics),
         "reliability": plain(measures.reliability()),
         "per_class": per_class(state, measures),
         "histograms": histograms(measures.figures, measures.scale),
