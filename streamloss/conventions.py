@@ -209,4 +209,6 @@ class View:
         """Whether the report's own pass looks at rows the same way."""
         sums_alike = task.form == "logits" or self.normalize == options.normalize
         target_alike = task.target_form in (None, "logits") or not options.normalize
-        return math.isinf(self.most) and options.zero == 0 and (task.family in ("binary", "score") or sums_alike) and target_alike
+        return (
+            math.isinf(self.most) and options.zero == 0 and (task.family in ("binary", "score") or sums_alike) and target_alike
+        )

@@ -129,7 +129,9 @@ def add_costs(
     side: Any,
     figures: Any,
 ) -> None:
-    """Adds −ln p_j, `least` at least and at most `cap`, and the focal loss of every class; the last step has `last` lanes (label smoothing)."""
+    """Adds −ln p_j, kept between `least` and `cap`, and the focal loss of every class; the last step has `last` lanes (label
+    smoothing).
+    """
     for step in range(steps):
         for lane in range(LANES if step < steps - 1 else last):
             v = widen(at.x[at.row + at.down * step, at.across * step + lane])

@@ -251,16 +251,27 @@ def conventions(report: Report) -> list[Column]:
 
     return [
         Column("convention", [units.printable(name) for name, _, _ in found], 0, right=False),
-        Column("quantity", [_titled(metrics.get(key) or {}, key) for _, key, _ in found], 0, right=False),
+        Column("quantity", [_titled(metrics.get(key) or v, key) for _, key, v in found], 0, right=False),
         Column("value", [exactly(key, v.get("value")) for _, key, v in found], 0),
-        Column("exact", [exactly(key, (metrics.get(key) or {}).get("mean")) for _, key, _ in found], 1),
+        Column("exact", [exactly(key, (metrics.get(_exact_key(key)) or {}).get("mean")) for _, key, _ in found], 1),
         Column(
             "difference",
             [_shown(units.difference, v.get("difference"), percent=units.is_percent(key)) for _, key, v in found],
             0,
         ),
-        Column("why", [str(units.printable(v.get("cause") or v.get("reason") or "")) for _, _, v in found], 2, right=False),
+        Column("why", [_why(v) for _, _, v in found], 2, right=False),
     ]
+
+
+def _exact_key(key: str) -> str:
+    """The quantity that a tool's number is one of."""
+    return key.removesuffix("_metric")
+
+
+def _why(value: dict[str, Any]) -> str:
+    """Which of the tool's losses it is, and what that does otherwise."""
+    told = [text for text in (value.get("loss"), value.get("cause") or value.get("reason")) if text]
+    return str(units.printable(": ".join(told)))
 
 
 def reliability(report: Report) -> tuple[str, list[dict[str, Any]], list[Column]]:

@@ -10,18 +10,8 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from streamloss.conventions import (
-    CUT,
-    CUT_BY,
-    IDLE,
-    INDEXED,
-    INFINITE,
-    UNDEFINED,
-    Convention,
-    find,
-)
+from streamloss.conventions import CUT, CUT_BY, IDLE, INDEXED, INFINITE, UNDEFINED, Convention, find
 from streamloss.digits import BIAS, LEDGER_CLIPPED, limbs_int
-from streamloss.errors import USED
 from streamloss.reporting import units
 from streamloss.reporting.metrics import Measures, ratio
 from streamloss.reporting.report import Metric, plain

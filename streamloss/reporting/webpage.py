@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import Any
 
 from streamloss.errors import RULES, UsageError
-from streamloss.reporting import plots, svg, units, views
+from streamloss.reporting import plots, svg, units, views, wording
 from streamloss.reporting.views import Report, Slicing
 
 try:
@@ -192,7 +192,7 @@ def _infinite(report: Report) -> str:
     if metric.get("finite_mean") is not None:
         mean = units.measured(metric["finite_mean"], metric.get("finite_stderr"))
         words += f" The mean of the other rows is {mean} {metric.get('unit', '')}; figures show these."
-    return words
+    return " ".join([words, *wording.edge(metric)])
 
 
 def _columns(heads: dict[str, list[Cell]], keys: Sequence[str], label: str, folded: str = "") -> Table | None:
@@ -354,10 +354,11 @@ def _conventions(report: Report) -> Table | None:
     titles = {key: metric.get("title", key) for key, metric in report["metrics"].items()}
     columns = {
         "tool": _names(tool for tool, _, _ in lines),
-        "quantity": _names(titles.get(key, key) for _, key, _ in lines),
+        "quantity": _names(titles.get(key) or e.get("title") or key for _, key, e in lines),
         "its number": _numbers([e for _, _, e in lines], "value", lambda i: units.is_percent(lines[i][1])),
         "difference": _numbers([e for _, _, e in lines], "difference"),
-        "why": [Cell(views.plain_text(e.get("cause") or "", 400), kind="words") for _, _, e in lines],
+        "loss": [Cell(views.plain_text(e.get("loss") or "", 100), kind="words") for _, _, e in lines],
+        "why": [Cell(views.plain_text(e.get("cause") or e.get("reason") or "", 400), kind="words") for _, _, e in lines],
     }
     return _columns(columns, [key for _, key, _ in lines], "conventions of other tools")
 

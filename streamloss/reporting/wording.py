@@ -84,7 +84,20 @@ def infinities(metrics: Metrics, used: int) -> list[str]:
         )
     if infinite:
         lines.append("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.")
-    return lines
+    return lines + edge(metrics.get("cross_entropy") or {})
+
+
+def edge(metric: dict[str, Any]) -> list[str]:
+    """What share of the weight the infinite rows have, and what the mean would be under somebody's eps."""
+    if not (found := metric.get("edge")):
+        return []
+    share = units.number(found["weight_share"], percent=True, digits=3)
+    if not found.get("at"):
+        reason = units.printable(found.get("reason") or "not known")
+        return [f"They have {share} of the weight; what they would cost at some EPS: {reason}."]
+    unit = metric.get("unit", "")
+    means = [f"{units.number(mean)} at {name}" for name, mean in found["at"].items()]
+    return [f"They have {share} of the weight. With EPS in the place of 0 the mean, in {unit}, would be {', '.join(means)}."]
 
 
 def failures(metrics: Metrics) -> list[str]:

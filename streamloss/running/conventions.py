@@ -43,7 +43,7 @@ class Beside:
     def add(self, batch: Batch, costs: Costs) -> None:
         """Adds a batch whose rows have been judged; costs (n,) are the cross-entropies that the report adds up."""
         dtype = NAMES[batch.prediction.dtype]
-        kind = CUT_BY.index("float32" if dtype == "bfloat16" else dtype)  # type: ignore[arg-type]
+        kind = CUT_BY.index("float32" if dtype == "bfloat16" else dtype)
         none = np.zeros(len(batch), dtype=np.uint8)
         plain = costs, batch.code, none
         self._seen.clear()
