@@ -24,11 +24,7 @@ from streamloss.quantities import plan
 Factor = Literal["none", "weight", "class"]
 Divisor = Literal["factors", "rows", "kept", "all"]
 
-# Columns of a line's counts: rows of weight 0 and those of the ignored label, which some tools count; infinite ones; those
-# without a number (probabilities that sum to 0); and those that the clip changed, by the type that their numbers have.
-IDLE, INDEXED, INFINITE, UNDEFINED, CUT = range(5)
-CUT_BY: tuple[DType, ...] = ("float16", "float32", "float64")
-COUNTS = CUT + len(CUT_BY)
+CUT_BY: tuple[DType, ...] = ("float16", "float32", "float64")  # the types that clipped rows are counted by
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from streamloss import slicing
-from streamloss.conventions import COUNTS, INFINITE, lines
+from streamloss.conventions import lines
 from streamloss.digits import (
     BUCKETS,
     CLASS_SUMS,
     CLASS_WEIGHT,
+    CONVENTION_COUNTS,
     FIXED_DIGITS,
     HIGHEST,
+    INFINITE,
     LEDGER,
     LIMBS,
     LOWEST,
@@ -73,7 +75,7 @@ def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]
     }
     if options.convention:
         n = len(lines(task, options))
-        shapes |= {"conventions": (_LIMBS, (n, 2, LIMBS)), "convention_rows": (_ADD, (n, COUNTS))}
+        shapes |= {"conventions": (_LIMBS, (n, 2, LIMBS)), "convention_rows": (_ADD, (n, CONVENTION_COUNTS))}
     return shapes
 
 

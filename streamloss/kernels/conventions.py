@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from streamloss.conventions import INFINITE, UNDEFINED
+from streamloss.digits import INFINITE, UNDEFINED
 from streamloss.errors import USED
 from streamloss.ieee.elementary import INF
 from streamloss.jit import kernel, loop
@@ -22,7 +22,7 @@ from streamloss.kernels.limbs import add_float, product
 def add_lines(
     costs: Any, factors: Any, code: Any, seen: Any, cut: Any, cut_at: int, first: int, last: int, sums: Any, rows: Any
 ) -> None:
-    """Adds rows first … last to one thread's sums (2, LIMBS) and counts (COUNTS,)."""
+    """Adds rows first … last to one thread's sums (2, LIMBS) and counts (CONVENTION_COUNTS,)."""
     weighted = factors.shape[0] > 0
     for i in range(first, last):
         if code[i] != USED:
@@ -42,13 +42,13 @@ def add_lines(
 
 @kernel
 def add_costs(
-    costs: Any, factors: Any, code: Any, seen: Any, cut: Any, cut_at: int, sums: Any, rows: Any, threads: int
+    costs: Any, factors: Any, code: Any, seen: Any, cut: Any, cut_at: int, sums: Any, rows: Any, at: int, threads: int
 ) -> None:
-    """Adds the rows whose code is USED to sums (threads, 2, LIMBS) and rows (threads, COUNTS).
+    """Adds the rows whose code is USED to sums[:, at] (threads, 2, LIMBS) and rows[:, at] (threads, CONVENTION_COUNTS).
 
     costs, code and cut (n,); factors (n,), or (0,) for 1; seen (n,) are the codes that another look at the rows gave them, not
     USED where they have no cost. cut is 1 where a cost was clipped, counted in column cut_at.
     """
     n = costs.shape[0]
     for t in prange(threads):
-        add_lines(costs, factors, code, seen, cut, cut_at, n * t // threads, n * (t + 1) // threads, sums[t], rows[t])
+        add_lines(costs, factors, code, seen, cut, cut_at, n * t // threads, n * (t + 1) // threads, sums[t, at], rows[t, at])

@@ -106,8 +106,10 @@ def add_rows(
         out=_FOLDED if out is None else out,
     )
     into = _no_sums(threads) if sums is None else sums
-    allowed = tolerance(options, dtype) if view is None else math.inf
-    stored = Stored(FORMS[task.form], 1.0 / options.temperature, allowed, options.normalize if view is None else view.normalize)
+    normalize = options.normalize if view is None else view.normalize
+    # Rows that are only looked at keep every rule, but that a sum to divide by is not 0.
+    allowed = tolerance(options, dtype) if view is None else 0.0 if normalize else math.inf
+    stored = Stored(FORMS[task.form], 1.0 / options.temperature, allowed, normalize)
     loss = _loss(task, options) if view is None else _loss(task, options)._replace(cap=view.most, least=view.least)
     if task.family == "score":
         score(prediction, rows, into, stored, loss, threads)

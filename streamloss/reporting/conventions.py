@@ -10,8 +10,8 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from streamloss.conventions import CUT, CUT_BY, IDLE, INDEXED, INFINITE, UNDEFINED, Convention, find
-from streamloss.digits import BIAS, LEDGER_CLIPPED, limbs_int
+from streamloss.conventions import CUT_BY, Convention, find
+from streamloss.digits import BIAS, CUT, IDLE, INDEXED, INFINITE, LEDGER_CLIPPED, UNDEFINED, limbs_int
 from streamloss.reporting import units
 from streamloss.reporting.metrics import Measures, ratio
 from streamloss.reporting.report import Metric, plain

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.conventions import CUT, CUT_BY, IDLE, INDEXED, Convention, View, lines
+from streamloss.conventions import CUT_BY, Convention, View, lines
+from streamloss.digits import CUT, IDLE, INDEXED
 from streamloss.errors import IGNORED
 from streamloss.kernels.conventions import add_costs
 from streamloss.kernels.panel import CLIPPED
@@ -50,8 +51,8 @@ class Beside:
         self._count_ignored(batch)
         for at, line in enumerate(self.lines):
             found, seen, cut = self._costs(line, batch, plain, dtype)
-            sums, rows = self.arrays["conventions"][:, at], self.arrays["convention_rows"][:, at]
-            add_costs(found, self._factors(line, batch), batch.code, seen, cut, CUT + kind, sums, rows, self.threads)
+            factors, sums, rows = self._factors(line, batch), self.arrays["conventions"], self.arrays["convention_rows"]
+            add_costs(found, factors, batch.code, seen, cut, CUT + kind, sums, rows, at, self.threads)
 
     def _costs(
         self, line: Convention, batch: Batch, plain: tuple[Costs, Codes, Marks], dtype: str
