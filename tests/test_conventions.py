@@ -750,8 +750,8 @@ def test_the_edge_in_words() -> None:
     report = evaluate({"prob": np.array([0.0, 0.5]), "label": np.array([1, 1])}).to_dict()
     (line,) = wording.edge(report["metrics"]["cross_entropy"])
     assert line == (
-        "They have 50.0 % of the weight. With EPS in the place of 0 the mean, in nat, would be 8.406 at 1e-07, 17.62 at 1e-15, "
-        "8.318 at eps (float32), 18.37 at eps (float64)."
+        "This row has 50.0 % of the weight. With EPS in the place of 0 the mean, in nat, would be 8.406 at 1e-07, 17.62 at "
+        "1e-15, 8.318 at eps (float32), 18.37 at eps (float64)."
     )
 
 

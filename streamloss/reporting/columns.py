@@ -259,19 +259,13 @@ def conventions(report: Report) -> list[Column]:
             [_shown(units.difference, v.get("difference"), percent=units.is_percent(key)) for _, key, v in found],
             0,
         ),
-        Column("why", [_why(v) for _, _, v in found], 2, right=False),
+        Column("why", [wording.why(v) for _, _, v in found], 2, right=False),
     ]
 
 
 def _exact_key(key: str) -> str:
     """The quantity that a tool's number is one of."""
     return key.removesuffix("_metric")
-
-
-def _why(value: dict[str, Any]) -> str:
-    """Which of the tool's losses it is, and what that does otherwise."""
-    told = [text for text in (value.get("loss"), value.get("cause") or value.get("reason")) if text]
-    return str(units.printable(": ".join(told)))
 
 
 def reliability(report: Report) -> tuple[str, list[dict[str, Any]], list[Column]]:

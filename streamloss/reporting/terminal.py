@@ -43,7 +43,9 @@ def render(report: Report, console: Console) -> None:
         print_table(columns.comparison(report), console, "the new model against the old one")
     _slices(report, console)
     if report.get("conventions"):
-        print_table(columns.conventions(report), console, "what other tools would say")
+        # Why they differ takes more room than a column has.
+        print_table(columns.conventions(report)[:-1], console, "what other tools would say")
+        _lines(wording.causes(report), console)
     _reliability(report, console)
     _per_class(report, console)
     _lines(wording.ledger(report), console)
