@@ -227,6 +227,12 @@ def test_keras_renormalises() -> None:
     assert entry(data, "keras", normalize=True)["cause"] == "computed alike"
 
 
+def test_keras_takes_soft_targets_as_they_are() -> None:
+    q, p = np.array([[0.2, 0.2], [0.6, 0.3]]), np.array([[0.25, 0.25], [0.5, 0.4]])
+    found = entry({"probs": p, "target_probs": q}, "keras", normalize=True)
+    assert found["value"] == pytest.approx(keras_rows(p, q).mean(), rel=1e-6)
+
+
 def test_keras_has_no_number_for_a_row_of_zeros() -> None:
     data = {"probs": np.array([[0.0, 0.0], [0.5, 0.5]]), "label": np.array([1, 1])}
     found = entry(data, "keras", sum_tolerance=math.inf)
@@ -585,6 +591,19 @@ def test_threads_order_pieces_and_merging_change_nothing(kind: str) -> None:
     assert np.array_equal(again.arrays["conventions"], whole.arrays["conventions"])
     changed = part(data, slice(1, None))
     assert state(changed, **options).digest != whole.digest
+
+
+def test_threads_that_decode_and_add_change_nothing(tmp_path: Any) -> None:
+    import pyarrow.parquet as pq
+
+    data = rows("prob", n=5000)
+    pq.write_table(pa.table(data), tmp_path / "rows.parquet", row_group_size=700)
+    found = [
+        streamloss.evaluate(tmp_path / "rows.parquet", convention=TOOLS, threads=n, batch_rows=size, reader=reader)
+        for n, size, reader in ((1, None, "auto"), (3, 129, "pages"), (2, 1000, "arrow"))
+    ]
+    assert len({report.digest for report in found}) == 1
+    assert found[0].to_dict()["conventions"] == evaluate(data, *TOOLS).to_dict()["conventions"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
