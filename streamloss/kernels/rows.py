@@ -97,7 +97,7 @@ def add_rows(
         flags=flags,
         at_target=at_target,
         label=NO_LABEL if label is None else label,
-        weight=NO_NUMBER if weight is None else weight,
+        weight=NO_NUMBER if weight is None or sums is None else weight,  # where nothing is added up there is no room for it
         bytes=NO_NUMBER if bytes_ is None else bytes_,
         kept=ALL_SLOTS[:0] if out is None else kept,
         out=_FOLDED if out is None else out,
