@@ -53,7 +53,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         *("ieee", "kernels", "digits", "slices", "slicing", "state", "reading", "running", "functions", "api", "writing"),
         *("reporting.figures", "reporting.metrics"),
     ),
-    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
+    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "reporting.batch", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),
     "matplotlib": ("reporting.plots",),
