@@ -10,6 +10,7 @@ _HOMES = {
     "compare": "api",
     "evaluate": "api",
     "merge": "api",
+    "score": "writing.scores",
     "Evaluator": "api",
     "PredictionWriter": "writing.writer",
     "Report": "reporting.report",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from streamloss.functions import kl_divergence as kl_divergence
     from streamloss.functions import softmax as softmax
     from streamloss.reporting.report import Report as Report
+    from streamloss.writing.scores import score as score
     from streamloss.writing.writer import PredictionWriter as PredictionWriter
     from streamloss.writing.writer import write_predictions as write_predictions
 

@@ -19,7 +19,7 @@ from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
 from streamloss.running import comparing
-from streamloss.running.local import Watcher, default_threads, run
+from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
 from streamloss.state import merge as merge_states
@@ -105,8 +105,8 @@ def compare(
     count = thread_count(threads)
     started, compiling = time.perf_counter(), jit.compile_seconds()
     keys = () if key is None else (key,)
-    source = open_input(paths, asked, batch_rows, reader, keys)
-    old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys)
+    source = open_input(paths, asked, batch_rows, reader, keys=keys)
+    old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys=keys)
     found = comparing.compare(source, old_source, asked, old_asked, key, count, progress)
     compiling = jit.compile_seconds() - compiling
     seconds = time.perf_counter() - started - compiling
@@ -154,13 +154,6 @@ def _old_options(asked: Options, old: dict[str, Any], same: bool) -> Options:
     not_its = (*ROLES, "by", "cluster", "ignore_index", "class_weights", "temperature")
     new = {name: value for name, value in asked.to_dict().items() if name not in not_its}
     return Options.of(**new | aside | given)
-
-
-def thread_count(threads: int | None) -> int:
-    """How many threads to use. Raises `UsageError` below 1."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be 1 or more, not {threads}")
-    return threads or default_threads()
 
 
 def merge(

@@ -69,6 +69,17 @@ def limbs_int(limbs: Array) -> int:
     return total
 
 
+def limbs_ints(limbs: Array) -> list[int]:
+    """The same of many numbers, (…, digits), in their order."""
+    count = limbs.shape[-1] - 1
+    below = np.ascontiguousarray(limbs[..., :-1], dtype="<u4").tobytes()
+    size = count * LIMB_BITS // 8
+    return [
+        (top << count * LIMB_BITS) + int.from_bytes(below[i * size : (i + 1) * size], "little")
+        for i, top in enumerate(limbs[..., -1].reshape(-1).tolist())
+    ]
+
+
 def limbs_value(limbs: Array) -> Fraction:
     """The exact number that canonical limbs hold."""
     return Fraction(limbs_int(limbs), 1 << BIAS)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from streamloss.digits import (
     RELIABILITY_WIDTH,
     Array,
     limbs_int,
+    limbs_ints,
 )
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan
@@ -169,10 +169,16 @@ class Settled:
 
     # ---- sums of a group, exact
 
-    def sums(self, name: str, index: tuple[int, ...], block: int) -> int:
-        """A sum of a group in units of 2^-BIAS: index is (group, …, sum) in the array of windows."""
-        low, _ = WINDOWS[self.task.weighted]
-        return (limbs_int(self.arrays[name][index]) << low + BIAS) + self.whole(index[0], block, index[-1])
+    def sums(self, name: str, group: int, block: int, at: int = 0) -> list[int]:
+        """The sums of a block of a group, in units of 2^-BIAS: those at place `at` of the group's array of windows."""
+        shape = self.arrays[name].shape
+        count, places = shape[-2], math.prod(shape[1:-2])
+        first = (group * places + at) * count
+        shift = WINDOWS[self.task.weighted][0] + BIAS
+        found = [number << shift for number in self._windows[name][first : first + count]]
+        if (group, block) in self._rows_of_wide:
+            found = [inside + self.whole(group, block, s) for s, inside in enumerate(found)]
+        return found
 
     def whole(self, group: int, block: int, s: int) -> int:
         """What whole limbs have of a sum."""
@@ -180,21 +186,28 @@ class Settled:
         return 0 if row is None else limbs_int(self.arrays["wide"][row, s])
 
     @cached_property
+    def _windows(self) -> dict[str, list[int]]:
+        """What all windows hold, in units of their lowest bit."""
+        names = [name for name, (kind, _) in layout(self.task, self.options, self.plan, self.by).items() if kind == WINDOW]
+        return {name: limbs_ints(self.arrays[name]) for name in names}
+
+    @cached_property
     def _rows_of_wide(self) -> dict[tuple[int, int], int]:
         return {(group, block): i for i, (group, block) in enumerate(self.arrays["wide_at"].tolist())}
 
-    def counters(self, group: int, first: int, count: int) -> tuple[Array, Array]:
-        """Numbers and counts of a group's counters that are not 0, of those in `count` pages from page `first` on."""
-        lines = self._lines_of_pages[group]
-        at = self.arrays["pages_at"][lines[0] : lines[1], 1]
-        begin, stop = lines[0] + np.searchsorted(at, [first, first + count])
-        pages = self.arrays["pages"][begin:stop]
-        there = pages.any(axis=2) if self.task.weighted else pages != 0
-        line, place = np.nonzero(there)
-        numbers = (self.arrays["pages_at"][begin:stop, 1][line] - first) * PAGE + place
-        return numbers, pages[line, place]
+    def counters(self, group: int, run: int) -> tuple[Array, Array]:
+        """Numbers and counts of a group's counters that are not 0: those of the run-th histogram, behind them the labels'."""
+        numbers, counts, edges = self._counted
+        begin, stop = edges[group][run : run + 2]
+        return numbers[begin:stop], counts[begin:stop]
 
     @cached_property
-    def _lines_of_pages(self) -> list[tuple[int, int]]:
-        edges = np.searchsorted(self.arrays["pages_at"][:, 0], np.arange(len(self.keys) + 1)).tolist()
-        return list(pairwise(edges))
+    def _counted(self) -> tuple[Array, Array, list[list[int]]]:
+        """All counters that are not 0, those of a run together: their numbers in it, their counts, where every run begins."""
+        pages, runs = self.arrays["pages"], len(self.plan.spread) + 1
+        line, place = np.nonzero(pages.any(axis=2) if self.task.weighted else pages)
+        group, page = self.arrays["pages_at"][line].T
+        run = np.minimum(page // COUNTER_PAGES, runs - 1)
+        edges = np.searchsorted(group * runs + run, np.arange(len(self.keys) * runs + 1))
+        shared = np.lib.stride_tricks.sliding_window_view(edges, runs + 1)[::runs]
+        return (page - run * COUNTER_PAGES) * PAGE + place, pages[line, place], shared.tolist()

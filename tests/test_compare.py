@@ -362,5 +362,5 @@ def test_the_command(tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(cli, [*words, *gates])
     assert done.exit_code == 1 and "gate failed: same_top < 99%" in done.output
-    assert "the new model against the old one" in done.output
+    assert "new and old" in done.output
     assert CliRunner().invoke(cli, words[:4]).exit_code == 2

@@ -20,6 +20,7 @@ from streamloss.cli.compare import compare
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
+from streamloss.cli.score import score
 
 PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
 
@@ -60,7 +61,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, batch, report, inspect, calc):
+for command in (evaluate, compare, batch, score, report, inspect, calc):
     cli.add_command(command)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.kept import keep
 from streamloss.reading.paths import Stamp, first_line, open_file, stamp, unreadable
 from streamloss.reading.roles import Plan
 
@@ -91,8 +92,10 @@ def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time."""
     with unchanged(part), opened(part.path, plan.text_keys) as file:
         at, starts = part.first_row, group_starts(file)
-        for batch in record_batches(file, part, plan, plan.needed, at):
-            yield convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
+        for batch in record_batches(file, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
+            converted = convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
+            yield keep(converted, batch, plan)
+            del converted
             at += batch.num_rows
             del batch
 

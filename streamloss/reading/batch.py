@@ -52,6 +52,7 @@ class Batch:
     weight: NDArray[np.float64] | None = None  # (n,)
     bytes: NDArray[np.float64] | None = None  # (n,)
     keys: dict[str, Coded] = field(default_factory=dict)  # the columns of --by
+    kept: Any = None  # an Arrow batch of the columns that go through as they are, where such were asked for
     found: dict[int, tuple[str, object]] = field(default_factory=dict)  # row -> (column, value) for codes set in reading
 
     def __len__(self) -> int:
@@ -86,5 +87,6 @@ class Batch:
             weight=part(self.weight),
             bytes=part(self.bytes),
             keys={name: coded.rows(cut) for name, coded in self.keys.items()},
+            kept=None if self.kept is None else self.kept.slice(start, min(stop, len(self)) - start),
             found={row - start: seen for row, seen in self.found.items() if start <= row < stop},
         )

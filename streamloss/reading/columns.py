@@ -19,24 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from streamloss.errors import (
-    BYTES,
-    CLASS_COUNT,
-    IGNORED,
-    LABEL,
-    NAN,
-    NULL,
-    RAGGED,
-    USED,
-    WEIGHT,
-    DataError,
-    Place,
-)
+from streamloss.errors import BYTES, CLASS_COUNT, IGNORED, LABEL, NAN, NULL, RAGGED, USED, WEIGHT, DataError, Place
 from streamloss.reading.batch import ARRAY_DTYPES, Batch, Coded, Value
 from streamloss.reading.encodings import interleave
-from streamloss.reading.layouts import is_text
+from streamloss.reading.layouts import is_text, key_kind_of
 from streamloss.reading.memory import one_batch
-from streamloss.reading.paths import first_line, partitions
+from streamloss.reading.paths import first_line, told
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan, one_field
 
@@ -103,6 +91,8 @@ def column_of(batch: pa.RecordBatch, plan: Plan, role: str, name: str, *, path: 
     one_field(batch.schema, name, path)
     column = batch.column(name)
     if role == "by":
+        if key_kind_of(column.type) != plan.kinds[name]:  # of a later batch
+            raise _other_type(name, column, plan.types[name], path)
         return Column(name, _NOTHING, coded=_coded(name, column, path))
     if role == "label":
         return _labels(plan, column, path)
@@ -195,8 +185,7 @@ def _keys(read: Callable[[str, str], Column], plan: Plan, n: int, path: str | No
         column = read("by", name)
         keys[name] = column.coded or _coded_integers(column.values, plan.kinds[name] == "bool")
     for name, kind in plan.of_path:
-        value: Value = path if kind == "file" else partitions(path or "").get(name)
-        keys[name] = Coded(np.zeros(n, dtype=np.int32), [int(value) if kind == "number" and value is not None else value])
+        keys[name] = Coded(np.zeros(n, dtype=np.int32), [told(path, name, kind)])
     return keys
 
 

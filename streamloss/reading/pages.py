@@ -38,6 +38,7 @@ from streamloss.reading.footer import (
     Declined,
     Footer,
 )
+from streamloss.reading.kept import keep
 from streamloss.reading.paths import is_uri, unreadable
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
@@ -139,7 +140,7 @@ def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Itera
     try:
         for name, declined in found.declined.items():
             _refuse(part, plan, name, declined)
-        if found.declined:
+        if found.declined or plan.kept_names:
             rest.begin(list(found.declined), part.first_row)
         at, end = part.first_row, part.first_row + part.rows
         while at < end:
@@ -156,15 +157,16 @@ def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Itera
                     left.append(name)
             if left:
                 # Columns tend to be left together. Where more follow, one reader for all is better than many.
-                again = list(plan.needed) if rest.columns else list(dict.fromkeys(left))
+                again = list(plan.needed) if rest.declined else list(dict.fromkeys(left))
                 readers = {key: pages for key, pages in readers.items() if key[1] not in again}
                 columns = {key: column for key, column in columns.items() if key[1] not in again}
                 rest.begin(again, at)
             batch = rest.take(n)
             read = partial(_either, columns, batch, plan, part.path)
-            yield batch_of(read, plan, n, path=part.path, first_row=at, row_groups=found.starts)
+            made = batch_of(read, plan, n, path=part.path, first_row=at, row_groups=found.starts)
+            yield keep(made, batch, plan)
             at += n
-            del batch, columns, read, stacks
+            del batch, columns, read, stacks, made
     finally:
         rest.close()
 
@@ -209,10 +211,14 @@ def _read(plan: Plan, role: str, pages: Pages, spec: Spec, name: str, n: int, st
 
 
 class _Rest:
-    """What pyarrow reads of a part: some columns from some row on, in pieces of the size that is asked for."""
+    """What pyarrow reads of a part: some columns from some row on, in pieces of the size that is asked for.
+
+    Columns that are kept are always among them, for their values are Arrow's.
+    """
 
     def __init__(self, part: Part, plan: Plan) -> None:
         self._part, self._plan = part, plan
+        self.declined = False  # whether there are any that the page reader has left
         self.columns: list[str] = []
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._piece: pa.RecordBatch | None = None
@@ -220,7 +226,8 @@ class _Rest:
     def begin(self, columns: list[str], first_row: int) -> None:
         """From now on these columns, from this row on."""
         self.close()
-        self.columns = columns
+        self.declined = bool(columns)
+        self.columns = list(dict.fromkeys((*columns, *self._plan.kept_names)))
         self._batches = self._open(first_row)
         self._piece = None
 

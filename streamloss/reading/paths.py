@@ -60,6 +60,12 @@ def partitions(path: str) -> dict[str, str | None]:
     return found
 
 
+def told(path: str | None, name: str, kind: str) -> str | int | None:
+    """What a path tells of a column: itself ('file'), or the value of a hive partition, as an integer if it is a 'number'."""
+    value = path if kind == "file" else partitions(path or "").get(name)
+    return int(value) if kind == "number" and value is not None else value
+
+
 def stamp(path: str) -> Stamp:
     """Size and time of modification; `DataError` when there is no such file."""
     if is_uri(path):

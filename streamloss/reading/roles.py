@@ -53,6 +53,7 @@ class Plan:
     batch_rows: int
     reader: Reader = "auto"
     of_path: tuple[tuple[str, PathKey], ...] = ()  # columns of --by that the path tells, not the file
+    kept: tuple[tuple[pa.Field, PathKey | None], ...] = ()  # columns that go through as they are, and if the path tells them
 
     @property
     def prediction(self) -> str:
@@ -66,9 +67,14 @@ class Plan:
 
     @property
     def text_keys(self) -> list[str]:
-        """Columns of text that are read to group by and for nothing else."""
-        others = {name for role, names in self.columns.items() if role != "by" for name in names}
+        """Columns of text that are read to group by and for nothing else; pyarrow may read them as dictionaries."""
+        others = {name for role, names in self.columns.items() if role != "by" for name in names} | {*self.kept_names}
         return [name for name in self.columns.get("by", ()) if self.kinds[name] == "name" and name not in others]
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """The columns of the file that go through as they are."""
+        return tuple(field.name for field, told in self.kept if told is None)
 
     @property
     def row_bytes(self) -> int:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, get_args
 
@@ -25,6 +25,7 @@ from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
 from streamloss.reading.inspection import facts
+from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, read_part, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
@@ -125,16 +126,24 @@ class Input:
         for whole in batches:
             for start in range(0, whole.num_rows, self.plan.batch_rows):
                 piece = whole.slice(start, self.plan.batch_rows)
-                yield convert(piece, self.plan, path=path, first_row=at)
+                yield keep(convert(piece, self.plan, path=path, first_row=at), piece, self.plan)
                 at += piece.num_rows
         self.files[0]["rows"] = at
 
 
 def open_input(
-    data: Any, options: Options, batch_rows: int | None = None, reader: Reader = "auto", keys: tuple[str, ...] = ()
+    data: Any,
+    options: Options,
+    batch_rows: int | None = None,
+    reader: Reader = "auto",
+    *,
+    keys: tuple[str, ...] = (),
+    kept: Sequence[str] = (),
 ) -> Input:
-    """Find the files, read their footers, decide what the columns are; `reader` says who is to decode Parquet, `keys` are
-    columns that batches have in `Batch.keys` besides those of --by.
+    """Find the files, read their footers, decide what the columns are; `reader` says who is to decode Parquet.
+
+    keys: columns that batches have in `Batch.keys` besides those of --by.
+    kept: columns that go through as they are (see `Batch.kept`), in whatever type.
 
     Raises `DataError` for what is missing, unreadable, of the wrong type or differs between files, and `UsageError` for
     what the options leave open.
@@ -147,7 +156,7 @@ def open_input(
     if paths is None or paths == [STDIN]:
         if reader == "pages":
             raise UsageError("--reader pages reads the pages of Parquet files, and this is none")
-        return _open_stream(data, options, batch_rows, keys)
+        return _open_stream(data, options, batch_rows, keys, kept)
     files = expand(paths)
     # The first file with rows decides what the columns are; of the others' footers only the numbers are kept.
     empty = []
@@ -161,6 +170,7 @@ def open_input(
         raise DataError("no rows: the input is empty", place=Place(what))
     rest = files[len(empty) + 1 :]
     peek = arrow.peek_length if reader == "arrow" else peek_length
+    told = _partitions(files) if options.by or options.cluster or kept else {}
     plan = make_plan(
         first.schema,
         options,
@@ -168,14 +178,16 @@ def open_input(
         path=path,
         batch_rows=batch_rows,
         reader=reader,
-        partitions=_partitions(files) if options.by or options.cluster else None,
+        partitions=told if options.by or options.cluster else None,
         keys=keys,
     )
+    plan = replace(plan, kept=find_kept(first.schema, kept, told, path))
 
     def planned(path: str) -> _Planned:
         footer = survey(path)
         if footer.metadata.num_rows:
             check_schema(plan, footer.schema, path)
+            check_kept(plan, footer.schema, path)
         return _plan_file(footer)
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
@@ -278,7 +290,7 @@ def _plan_file(footer: Footer) -> _Planned:
     return _Planned(footer.path, footer.stamp, footer.group_rows)
 
 
-def _open_stream(data: Any, options: Options, batch_rows: int | None, keys: tuple[str, ...]) -> Input:
+def _open_stream(data: Any, options: Options, batch_rows: int | None, keys: tuple[str, ...], kept: Sequence[str]) -> Input:
     entry, schema, batches = _open_batches(data)
     path = entry["path"]
     seen: list[pa.RecordBatch] = []
@@ -293,6 +305,7 @@ def _open_stream(data: Any, options: Options, batch_rows: int | None, keys: tupl
     if not any(batch.num_rows for batch in _kept(batches, seen)):
         raise DataError("no rows: the input is empty", place=Place(path))
     plan = make_plan(schema, options, first, path=path, batch_rows=batch_rows, keys=keys)
+    plan = replace(plan, kept=find_kept(schema, kept, {}, path))
     if entry["rows"] is not None:
         entry["bytes"] = entry["rows"] * plan.row_bytes
     return Input(plan, [entry], is_stream=True, _batches=chain(seen, batches))

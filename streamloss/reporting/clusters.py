@@ -29,9 +29,10 @@ class Clusters:
         found, at = [], self._settled.plan.index(key)
         m, weighted = len(self._settled.plan.moments), self._settled.task.weighted
         for g in self._groups:
-            x = self._settled.sums("moments", (g, at, 0), at)
+            x = self._settled.sums("moments", g, at, at)[0]
             if weighted:
-                w = self._settled.sums("weight", (g, 0), 2 * m) - self._settled.sums("infinite_weight", (g, at, 0), m + at)
+                lost = self._settled.sums("infinite_weight", g, m + at, at)[0]
+                w = self._settled.sums("weight", g, 2 * m)[0] - lost
             else:
                 ledger, infinite = self._settled.arrays["ledger"], self._settled.arrays["infinite"]
                 w = (int(ledger[g, USED]) - int(infinite[g, at])) << BIAS

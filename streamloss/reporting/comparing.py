@@ -17,13 +17,13 @@ from typing import Any
 from streamloss.comparison import Comparison, Sides
 from streamloss.options import Options
 from streamloss.quantities import Quantity
-from streamloss.reporting.clusters import clusters_of, jackknife, no_clusters, shifted, spread
+from streamloss.reporting.clusters import Clusters, clusters_of, jackknife, no_clusters, shifted, spread
 from streamloss.reporting.figures import Slice
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
-from streamloss.slices import CLUSTER, Key
+from streamloss.slices import CLUSTER, Key, Settled
 
 # What a comparison says of the models to one another, not of either to the truth.
 OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "same_top")
@@ -35,7 +35,7 @@ class Two:
     def __init__(self, sides: Sides, group: int, shown: Options, clusters: Sides | None, key: Key) -> None:
         of_each = (None, None, None) if clusters is None else clusters.all()
         new, old, between = (
-            Measures(Slice(settled, group), shown, None if each is None else clusters_of(each).get(key) or no_clusters(each))
+            Measures(Slice(settled, group), shown, clusters=_clusters(each, key))
             for settled, each in zip(sides.all(), of_each, strict=True)
         )
         self.new, self.old, self.between, self.shown = new, old, between, shown
@@ -59,11 +59,11 @@ class Two:
         return found
 
     def _between(self, quantity: Quantity) -> Metric:
-        unit = self.shown.unit if quantity.unit == "nat" else ""
-        blank = Metric(quantity.key, quantity.title, unit, None)
         if self.between.used == 0 or self.between.total == 0:
             return self.between.metric(quantity)
-        return self.between.row_metric(blank, quantity.key, self.between.scale if unit else 1.0)
+        unit = self.shown.unit if quantity.unit == "nat" else ""
+        found = self.between.row_metric(quantity.key, self.between.scale if unit else 1.0)
+        return Metric(quantity.key, quantity.title, unit, **found)
 
     def comparison(self) -> dict[str, Any]:
         """Every quantity that both models have, new beside old, JSON's own values."""
@@ -136,6 +136,11 @@ class Two:
             found["correlation"] = min(max(float(c) / math.sqrt(float(a) * float(b)), -1.0), 1.0)
         ends = {"ratio_low": math.exp(mean - z * error), "ratio_high": math.exp(mean + z * error)}
         return found | {"ratio": math.exp(mean), "ratio_stderr": math.exp(mean) * error} | ends
+
+
+def _clusters(settled: Settled | None, key: Key) -> Clusters | None:
+    """Those of the slice with this key."""
+    return None if settled is None else clusters_of(settled).get(key) or no_clusters(settled)
 
 
 def _interval(name: str, value: float, error: float, z: float) -> dict[str, float]:

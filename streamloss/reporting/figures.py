@@ -22,7 +22,7 @@ from streamloss.digits import (
 )
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import COUNTER_PAGES, Settled, label_pages, sums_by_class
+from streamloss.slices import Settled, label_pages, sums_by_class
 from streamloss.state import State
 
 
@@ -152,44 +152,46 @@ class Slice:
     def __init__(self, settled: Settled, group: int) -> None:
         self.task, self.options, self.plan = settled.task, settled.options, settled.plan
         self._settled, self._group = settled, group
-        self._arrays: dict[str, Array] = {name: settled.arrays[name][group] for name in _OF_GROUP}
+
+    def _array(self, name: str) -> Array:
+        """The group's part of an array."""
+        array: Array = self._settled.arrays[name][self._group]
+        return array
 
     @property
     def ledger(self) -> list[int]:
         """See `Figures`."""
-        return [int(count) for count in self._arrays["ledger"]]
+        found: list[int] = self._array("ledger").tolist()
+        return found
 
     @property
     def weights(self) -> list[int]:
         """See `Figures`."""
-        block = 2 * len(self.plan.moments)
-        return [self._settled.sums("weight", (self._group, s), block) for s in range(2)]
+        return self._settled.sums("weight", self._group, 2 * len(self.plan.moments))
 
     def moments(self, at: int) -> list[int]:
         """See `Figures`."""
-        sums = self._settled.arrays["moments"].shape[2]
-        return [self._settled.sums("moments", (self._group, at, s), at) for s in range(sums)]
+        return self._settled.sums("moments", self._group, at, at)
 
     def infinite(self, at: int) -> int:
         """See `Figures`."""
-        return int(self._arrays["infinite"][at])
+        return int(self._array("infinite")[at])
 
     def lost(self, at: int) -> list[int]:
         """See `Figures`."""
-        block = len(self.plan.moments) + at
-        return [self._settled.sums("infinite_weight", (self._group, at, s), block) for s in range(2)]
+        return self._settled.sums("infinite_weight", self._group, len(self.plan.moments) + at, at)
 
     def extremes(self, at: int) -> tuple[int, int]:
         """See `Figures`."""
-        low, high = self._arrays["extremes"][at].tolist()
+        low, high = self._array("extremes")[at].tolist()
         return low, high
 
     def histogram(self, key: str) -> tuple[Array, list[int]]:
         """See `Figures`."""
-        return self._counters(COUNTER_PAGES * self.plan.spread.index(key), COUNTER_PAGES)
+        return self._counters(self.plan.spread.index(key))
 
-    def _counters(self, first: int, count: int) -> tuple[Array, list[int]]:
-        numbers, counts = self._settled.counters(self._group, first, count)
+    def _counters(self, run: int) -> tuple[Array, list[int]]:
+        numbers, counts = self._settled.counters(self._group, run)
         return numbers, fixed_units(counts) if self.task.weighted else counts.tolist()
 
     @property
@@ -200,9 +202,9 @@ class Slice:
     @property
     def reliability(self) -> Array:
         """See `Figures`."""
-        bins = self._arrays["bins"]
+        bins = self._array("bins")
         if not len(bins):
-            return self._arrays["reliability"]
+            return self._array("reliability")
         records: Array = np.zeros((len(bins), RELIABILITY_WIDTH), dtype=np.int64)
         records[:, 0] = bins[:, 0]
         records[:, RELIABILITY_OUTCOME + 1] = bins[:, 1] << 20
@@ -212,25 +214,22 @@ class Slice:
     @property
     def labels(self) -> dict[int, int]:
         """See `Figures`."""
-        if pages := label_pages(self.task, self.plan):
-            numbers, counts = self._counters(COUNTER_PAGES * len(self.plan.spread), pages)
+        if label_pages(self.task, self.plan):
+            numbers, counts = self._counters(len(self.plan.spread))
             return dict(zip(numbers.tolist(), counts, strict=True))
-        return _labels(self._arrays["classes"], self.task)
+        return _labels(self._array("classes"), self.task)
 
     @property
     def costs(self) -> dict[int, tuple[int, int]] | None:
         """See `Figures`."""
         if "cross_entropy" not in sums_by_class(self.task, self.plan):
             return None
-        return _costs(self._arrays["classes"], self.labels, 0)
+        return _costs(self._array("classes"), self.labels, 0)
 
     @property
     def mean_probabilities(self) -> list[int] | None:
         """See `Figures`."""
         return None
-
-
-_OF_GROUP = ("ledger", "infinite", "extremes", "bins", "reliability", "classes")
 
 
 def _labels(records: Array, task: Task) -> dict[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +25,7 @@ _LAST = 2 * MIDDLE - 1  # the last bucket with an upper edge
 _UNDER = 0.005  # this share of the weight may lie under the first edge, or a single tiny value would stretch the picture
 
 
+@cache
 def bucket_value(bucket: int, part: float = 0.5) -> float:
     """The middle of a histogram bucket, or the value at another part of it; 0 for the middle bucket, ±inf for the outermost."""
     size = abs(bucket - MIDDLE)

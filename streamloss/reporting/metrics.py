@@ -10,9 +10,10 @@ at least that share of the weight at or below it, to 0.4 %.
 from __future__ import annotations
 
 import math
+import struct
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
@@ -111,16 +112,60 @@ def root(above: int, below: int) -> float:
         return math.inf
 
 
-class Measures:
-    """Everything that is read off the figures of some rows."""
+@dataclass(frozen=True)
+class _Line:
+    """How a quantity of the table is read: in which unit, off which row quantity's sums ('' for one that is always 0)."""
 
-    def __init__(self, figures: Figures, options: Options, clusters: Clusters | None = None) -> None:
+    unit: str
+    scale: float
+    source: str
+    binned: bool  # rests on sums by bin or by class
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """What the measures of all groups of rows of a state have in common, worked out once."""
+
+    z: float
+    scale: float
+    levels: tuple[tuple[str, float, int, int], ...]  # of the quantiles: name, level, and the level as a ratio
+    places: dict[str, int]  # of the row quantities in `Plan.moments`
+    shares: frozenset[str]  # those that are 0 or 1
+    lines: dict[str, _Line]
+    zeros: dict[str, Any]
+
+
+def _sheet(figures: Figures, shown: Options) -> _Sheet:
+    p, scale = figures.plan, UNITS[shown.unit]
+    lines = {}
+    for key, quantity in p.table.items():
+        unit, stand_in = (shown.unit if quantity.unit == "nat" else ""), constant_key(key, figures.task, figures.options)
+        binned = not {"reliability", "labels", "mean_probabilities"}.isdisjoint(SOURCES.get(key, ()))
+        lines[key] = _Line(unit, scale if unit else 1.0, key if stand_in is None else stand_in, binned)
+    levels = tuple((f"{q:g}", q, *Fraction(repr(q)).as_integer_ratio()) for q in shown.quantiles)
+    return _Sheet(
+        z=NormalDist().inv_cdf(0.5 + shown.confidence / 2),
+        scale=scale,
+        levels=levels,
+        places={q.key: i for i, q in enumerate(p.moments)},
+        shares=frozenset(q.key for q in p.moments if q.indicator),
+        lines=lines,
+        zeros=dict.fromkeys(("mean", "stderr", "low", "high", "min", "max", "finite_mean"), 0.0) | {"infinite": 0},
+    )
+
+
+class Measures:
+    """Everything that is read off the figures of some rows; `like` are measures of other rows of the same state, if any."""
+
+    def __init__(
+        self, figures: Figures, options: Options, like: Measures | None = None, clusters: Clusters | None = None
+    ) -> None:
         self.figures, self.options, self.clusters = figures, options, clusters
         self.task, self.plan = figures.task, figures.plan
         self.ledger = figures.ledger
         self.used = self.ledger[USED]
-        self.scale = UNITS[options.unit]
-        self.z = NormalDist().inv_cdf(0.5 + options.confidence / 2)
+        self._sheet: _Sheet = _sheet(figures, options) if like is None else like._sheet
+        self.scale, self.z = self._sheet.scale, self._sheet.z
         self.total = figures.weights[0] if self.task.weighted else self.used << BIAS
         self.beyond = bool(self.ledger[LEDGER_BEYOND])
         self._sums: dict[str, Sums] = {}
@@ -133,7 +178,7 @@ class Measures:
     def sums(self, key: str) -> Sums:
         """The sums of a row quantity."""
         if key not in self._sums:
-            at = self.plan.index(key)
+            at = self._sheet.places[key]
             moments, infinite = self.figures.moments(at), self.figures.infinite(at)
             n = self.used - infinite
             if self.task.weighted:
@@ -156,37 +201,38 @@ class Measures:
 
     def metric(self, quantity: Quantity) -> Metric:
         """Any quantity of the table."""
-        unit = self.options.unit if quantity.unit == "nat" else ""
-        blank = Metric(quantity.key, quantity.title, unit, None)
+        line = self._sheet.lines[quantity.key]
+        found: dict[str, Any]
         if self.used == 0 or self.total == 0:
-            return replace(blank, reason=NO_ROWS)
-        if self.beyond and not {"reliability", "labels", "mean_probabilities"}.isdisjoint(SOURCES.get(quantity.key, ())):
-            return replace(blank, reason=BEYOND)
-        if quantity.slot is None:
-            return replace(blank, **_DERIVED[quantity.key](self))
-        stand_in = constant_key(quantity.key, self.task, self.figures.options)
-        if stand_in == "":
-            zeros: dict[str, Any] = dict.fromkeys(("mean", "stderr", "low", "high", "min", "max", "finite_mean"), 0.0)
-            return replace(blank, **zeros, infinite=0, quantiles={_name(q): 0.0 for q in self.options.quantiles})
-        return self.row_metric(blank, stand_in or quantity.key, self.scale if unit else 1.0)
+            found = {"reason": NO_ROWS}
+        elif self.beyond and line.binned:
+            found = {"reason": BEYOND}
+        elif quantity.slot is None:
+            found = _DERIVED[quantity.key](self)
+        elif line.source:
+            found = self.row_metric(line.source, line.scale)
+        else:
+            found = self._sheet.zeros | {"quantiles": {name: 0.0 for name, *_ in self._sheet.levels}}
+        found.setdefault("mean", None)
+        return Metric(quantity.key, quantity.title, line.unit, **found)
 
-    def row_metric(self, blank: Metric, key: str, scale: float) -> Metric:
+    def row_metric(self, key: str, scale: float) -> dict[str, Any]:
         """A quantity with sums of its own."""
         sums = self.sums(key)
-        low, high = (_from_key(k) * scale for k in self.figures.extremes(self.plan.index(key)))
+        low, high = (_from_key(k) * scale for k in self.figures.extremes(self._sheet.places[key]))
         kept = key in self.plan.spread and not self.beyond
         quantiles = self.quantiles(key, low, high, scale) if kept else None
         shape: dict[str, Any] = {"min": low, "max": high, "infinite": sums.infinite, "quantiles": quantiles}
         if sums.n == 0:
-            return replace(blank, mean=math.inf, **shape)
+            return {"mean": math.inf, **shape}
         finite = sums.mean * scale
         error = self.error(key)
         stderr = None if error is None else error * scale
         if sums.infinite:
-            return replace(blank, mean=math.inf, finite_mean=finite, finite_stderr=stderr, **shape)
-        shares = self.plan.moments[self.plan.index(key)].indicator
+            return {"mean": math.inf, "finite_mean": finite, "finite_stderr": stderr, **shape}
+        shares = key in self._sheet.shares
         ends = self.share_interval(key) if shares else self.interval(finite, stderr)
-        return replace(blank, mean=finite, stderr=stderr, finite_mean=finite, **ends, **shape)
+        return {"mean": finite, "stderr": stderr, "finite_mean": finite, **ends, **shape}
 
     def share_interval(self, key: str) -> dict[str, float]:
         """Wilson's interval of a share; of clusters, with as many rows as would give their error."""
@@ -201,10 +247,10 @@ class Measures:
         filled, counts = self.figures.histogram(key)
         below = list(accumulate(counts))
         found: dict[str, float] = {}
-        for q in self.options.quantiles:
-            wanted = math.ceil(Fraction(repr(q)) * below[-1])
+        for name, q, above, under in self._sheet.levels:
+            wanted = -(-above * below[-1] // under)  # a whole number is reached where its share is
             value = bucket_value(int(filled[bisect_left(below, wanted)])) * scale
-            found[_name(q)] = low if q == 0 else high if q == 1 else min(max(value, low), high)
+            found[name] = low if q == 0 else high if q == 1 else min(max(value, low), high)
         return found
 
     def row_error(self, key: str) -> tuple[float, float | None]:
@@ -324,7 +370,7 @@ class Measures:
         cuts = {len(fine)}
         for i in range(1, groups):
             edge = sums[-1] * i  # in units of 1/groups
-            after = bisect_left(sums, edge, key=lambda s: s * groups)
+            after = bisect_left(sums, -(-edge // groups))
             # the edge moves to the nearer end of the fine bin that it falls into
             nearer = after > 0 and edge - sums[after - 1] * groups < sums[after] * groups - edge
             cuts.add(after if nearer else after + 1)
@@ -380,14 +426,11 @@ def _exp(x: float) -> float:
         return math.inf
 
 
-def _name(q: float) -> str:
-    return f"{q:g}"
-
-
 def _from_key(key: int) -> float:
     """The float64 whose order-preserving integer is `key` (see `kernels.moments.value_range`)."""
     bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
-    return float(np.int64(bits).view(np.float64))
+    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    return value
 
 
 def information(part: int, whole: int) -> float:

@@ -20,7 +20,7 @@ from streamloss.digits import (
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
 from streamloss.reporting.clusters import clusters_of, no_clusters
-from streamloss.reporting.figures import Figures, Slice, Whole
+from streamloss.reporting.figures import Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
@@ -34,7 +34,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     shown = options or state.options
     by_columns = {settled.by: settled for settled in state.slices}
     clusters = clusters_of(by_columns.get((CLUSTER,)))
-    measures = Measures(Whole(state), shown, clusters.get(()))
+    measures = Measures(Whole(state), shown, clusters=clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
     sliced = [by_columns[by] for by in state.options.groupings]
     slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER))) for settled in sliced]
@@ -79,10 +79,12 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
 
 def slices_of(settled: Settled, shown: Options, clustered: Settled | None) -> list[SliceReport]:
     """Every slice, in the order of its values; what is beyond the cap comes first where there is such a thing."""
-    found, clusters = [], clusters_of(clustered)
+    found: list[SliceReport] = []
+    clusters = clusters_of(clustered)
+    measures: Measures | None = None
     for group, key in enumerate(settled.keys):
-        figures: Figures = Slice(settled, group)
-        measures = Measures(figures, shown, None if clustered is None else clusters.get(key) or no_clusters(clustered))
+        own = None if clustered is None else clusters.get(key) or no_clusters(clustered)
+        measures = Measures(Slice(settled, group), shown, measures, own)
         other = settled.has_other and group == 0
         by: dict[str, Value] = dict(zip(settled.by, (OTHER,) * len(settled.by) if other else key, strict=True))
         found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics_of(measures), other))

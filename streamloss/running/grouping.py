@@ -31,7 +31,7 @@ def grouped_by(by: tuple[str, ...], batch: Batch, cluster: str | None) -> tuple[
     """The group of every row (n,) by these columns, of which the last may be `CLUSTER`, and the key of each group."""
     if by[-1] == CLUSTER:
         batch = _with_clusters(batch, cluster, sliced=len(by) > 1)
-    return _group(by, batch)
+    return group(by, batch)
 
 
 def _hash(value: Value) -> int:
@@ -39,22 +39,27 @@ def _hash(value: Value) -> int:
     return int.from_bytes(blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
+def group(by: tuple[str, ...], batch: Batch) -> tuple[NDArray[np.int32], list[Key]]:
     """The group of every row (n,), numbered from 0, and the key of each."""
-    columns = [batch.keys[name] for name in by]
-    sizes = [len(column.values) for column in columns]
-    codes: NDArray[Any] = columns[0].codes
-    total = sizes[0]
-    for column, size in zip(columns[1:], sizes[1:], strict=True):
-        codes, total = codes.astype(np.int64) * size + column.codes, total * size
-    if total <= max(_LISTED, len(codes)):
-        present = np.flatnonzero(np.bincount(codes, minlength=total))
-        if len(present) < total:
-            place = np.empty(total, dtype=np.int32)
-            place[present] = np.arange(len(present), dtype=np.int32)
-            codes = place[codes]
-    else:
-        present, codes = np.unique(codes, return_inverse=True)
-    parts = np.unravel_index(present, sizes)
-    values = [[column.values[i] for i in part.tolist()] for column, part in zip(columns, parts, strict=True)]
+    first, *others = (batch.keys[name] for name in by)
+    present, codes = _numbered(first.codes, len(first.values))
+    values = [[first.values[i] for i in present.tolist()]]
+    for column in others:  # numbered anew with every column: there are no more groups than rows, so no product overflows
+        size = len(column.values)
+        present, codes = _numbered(codes.astype(np.int64) * size + column.codes, len(present) * size)
+        before, here = (part.tolist() for part in np.divmod(present, max(size, 1)))
+        values = [[known[i] for i in before] for known in values]
+        values.append([column.values[i] for i in here])
     return codes.astype(np.int32, copy=False), list(zip(*values, strict=True))
+
+
+def _numbered(codes: NDArray[Any], total: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The codes that occur, ascending, and of every row the number of its code among them; all are below `total`."""
+    if total > max(_LISTED, len(codes)):
+        return np.unique(codes, return_inverse=True)
+    present = np.flatnonzero(np.bincount(codes, minlength=total))
+    if len(present) < total:
+        place = np.empty(total, dtype=np.int32)
+        place[present] = np.arange(len(present), dtype=np.int32)
+        codes = place[codes]
+    return present, codes

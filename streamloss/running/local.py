@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from streamloss import jit
+from streamloss.errors import UsageError
 from streamloss.options import Options
 from streamloss.reading.source import Input, read_part
 from streamloss.running.measure import Accumulator
@@ -39,6 +40,13 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads to use. Raises `UsageError` below 1."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be 1 or more, not {threads}")
+    return threads or default_threads()
 
 
 class Adder(Protocol):
@@ -201,9 +209,7 @@ def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress
             its_loss, its_weight = worker.accumulator.loss_so_far()
         loss, weight = loss + its_loss, weight + its_weight
     mean = float(loss / weight) if weight else None
-    rows, total, size = sum(worker.rows for worker in workers), source.rows, source.bytes
-    done = int(size * rows / total) if size and total else 0
-    return Progress(rows, done, total, size, seconds, mean)
+    return Progress.at(sum(worker.rows for worker in workers), source.rows, source.bytes, seconds, mean)
 
 
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:

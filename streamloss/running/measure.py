@@ -114,6 +114,7 @@ class Accumulator:
         values are in the second-level cache.
         """
         n = len(batch)
+        code = batch.code.copy()
         grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in self.slices]
         place, owners = sorted_places(grouped[0][0], len(grouped[0][1]))
         sorts = batch.row_bytes <= _SHORT_ROW
@@ -124,7 +125,7 @@ class Accumulator:
             piece = rows.rows(start, start + step)
             self._fold(piece)
             if self.options.on_invalid == "error" and piece.code.max() > IGNORED:
-                raise self._first_refusal(batch, step)
+                raise self._first_refusal(replace(batch, code=code), step)
             if self.plan.mean_probabilities:
                 self._add_probabilities(piece)
             numbers = numbers or [s.numbers(keys) for s, (_, keys) in zip(self.slices, grouped, strict=True)]
@@ -178,10 +179,8 @@ class Accumulator:
         flags, at_target = self._marks[0, :n], self._marks[1, :n]
         flags[:] = 0
         at_target[:] = 0
-        add_rows(
-            self.task, self.options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
-            target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
-            weight=batch.weight, bytes_=batch.bytes, flags=flags, at_target=at_target, kept=self._kept,
+        add_batch(
+            self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._kept,
             out=self._values[:, :n] if self.slices else None, sums=self._sums, threads=self.threads,
         )  # fmt: skip
         return at_target
@@ -248,6 +247,15 @@ class Accumulator:
             self.slices[0].add_whole(whole)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
+
+
+def add_batch(task: Task, options: Options, batch: Batch, **into: Any) -> None:
+    """The rows of a batch through the kernels; `into` says what becomes of them (see `kernels.rows.add_rows`)."""
+    add_rows(
+        task, options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
+        target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
+        weight=batch.weight, bytes_=batch.bytes, **into,
+    )  # fmt: skip
 
 
 def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:

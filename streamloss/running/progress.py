@@ -19,6 +19,11 @@ class Progress:
     seconds: float
     cross_entropy: float | None
 
+    @classmethod
+    def at(cls, rows: int, total: int | None, size: int | None, seconds: float, cross_entropy: float | None = None) -> Progress:
+        """So many rows of an input of `total` rows and `size` bytes; the bytes that are done go by the rows."""
+        return cls(rows, int(size * rows / total) if size and total else 0, total, size, seconds, cross_entropy)
+
     @property
     def fraction(self) -> float | None:
         """The part that is done, 0 to 1, by rows or else by bytes; None when no total is known."""

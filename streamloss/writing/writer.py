@@ -64,6 +64,14 @@ def write_predictions(
         out.write(logits, label, columns=columns, **roles)
 
 
+def hold(pieces: list[pa.RecordBatch], piece: pa.RecordBatch, small: int) -> None:
+    """Adds a batch to those of a row group; few of them have `small` rows or fewer then."""
+    pieces.append(piece)
+    # As a binary counter carries: every row is moved a few times however small the batches are.
+    while len(pieces) > 1 and pieces[-2].num_rows <= pieces[-1].num_rows <= small:
+        pieces[-2:] = pa.Table.from_batches(pieces[-2:]).unify_dictionaries().combine_chunks().to_batches()
+
+
 class PredictionWriter:
     """Writes a Parquet file of predictions batch by batch, in bounded memory.
 
@@ -246,13 +254,10 @@ class PredictionWriter:
         assert self._schema is not None
         named = {column.name: column for column in columns}
         arrays = [named[field.name].rows(start, stop, field.type, copy) for field in self._schema]
-        pieces = self._pieces
-        pieces.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         self._held += stop - start
-        self._held_bytes += pieces[-1].nbytes
-        # As a binary counter carries: every row is moved a few times however small the batches are.
-        while len(pieces) > 1 and pieces[-2].num_rows <= pieces[-1].num_rows <= self._group // _PIECES:
-            pieces[-2:] = pa.Table.from_batches(pieces[-2:]).combine_chunks().to_batches()
+        self._held_bytes += batch.nbytes
+        hold(self._pieces, batch, self._group // _PIECES)
         text = self._asked_rows is None and self._held_bytes >= _LONGEST * ROW_GROUP_BYTES
         if self._held == self._group or text:
             self._flush()
