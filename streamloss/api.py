@@ -100,10 +100,7 @@ def compare(
 
     Raises `DataError` for bad data and for rows that do not belong together, `UsageError` for wrong options.
     """
-    old = {name.removeprefix("baseline_"): value for name, value in options.items() if name.startswith("baseline_")}
-    own = {name: value for name, value in options.items() if value is not None and not name.startswith("baseline_")}
-    asked = Options.of(**{"quantiles": COMPARED} | own)
-    old_asked = _old_options(asked, old, same=baseline is None)
+    asked, old_asked = compared_options(options, same=baseline is None)
     gates = parse_all(fail_if)
     count = thread_count(threads)
     started, compiling = time.perf_counter(), jit.compile_seconds()
@@ -129,6 +126,17 @@ def compare(
 
 
 COMPARED = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)  # quantiles of a comparison
+
+
+def compared_options(options: dict[str, Any], *, same: bool) -> tuple[Options, Options]:
+    """The options of the new model and of the old one, from those of `compare`; `same`: both are columns of the same rows.
+
+    Raises `UsageError` when they make no sense.
+    """
+    old = {name.removeprefix("baseline_"): value for name, value in options.items() if name.startswith("baseline_")}
+    own = {name: value for name, value in options.items() if value is not None and not name.startswith("baseline_")}
+    asked = Options.of(**{"quantiles": COMPARED} | own)
+    return asked, _old_options(asked, old, same)
 
 
 def _old_options(asked: Options, old: dict[str, Any], same: bool) -> Options:

@@ -66,7 +66,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         ),
         *("reporting.figures", "reporting.metrics"),
     ),
-    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "cli.progress", "cli.shared"),
+    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "reporting.batch", "cli.progress", "cli.shared"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),
     "matplotlib": ("reporting.plots",),

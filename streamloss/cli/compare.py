@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from streamloss.cli import shared
-from streamloss.options import PREDICTIONS, Options
+from streamloss.cli import config, shared
+from streamloss.options import PREDICTIONS
+
+if TYPE_CHECKING:
+    from streamloss.reporting.report import Report
 
 
-@click.command(cls=shared.Command, short_help="Compare two models on the same rows.")
+@click.command(cls=config.Command, short_help="Compare two models on the same rows.")
 @shared.paths
+@config.option
 @shared.columns
 @shared.options(
     "The old model",
@@ -30,20 +34,7 @@ from streamloss.options import PREDICTIONS, Options
 @shared.gates
 @shared.output
 @shared.plots
-def compare(
-    paths: tuple[str, ...],
-    baseline: tuple[str, ...],
-    form: str | None,
-    output: str | None,
-    plots: str | None,
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
-    progress: bool | None,
-    fail_if: tuple[str, ...],
-    junit: str | None,
-    **options: Any,
-) -> None:
+def compare(**given: Any) -> None:
     """Compare the predictions of a new model in PATH... with those of an old one, row by row.
 
     Both are judged by the same truth, weights and slices. The report has the new model's numbers, the old one's, their
@@ -56,27 +47,41 @@ def compare(
       streamloss compare data/digits.parquet --probs mlp_probs --baseline-logits logits --by group -o digits-compared.html
       streamloss compare data/digits.parquet --probs mlp_probs --baseline-logits logits --fail-if 'ratio(perplexity) > 1.02'
     """
-    asked = Options.of(**{name: value for name, value in options.items() if name != "key" and not name.startswith("baseline_")})
-    inputs = (*paths, *baseline)
-    destination = shared.Destination(form, output, inputs)
-    shared.check_files(inputs, output=destination.file, junit=junit)
-    shared.check_gates(fail_if, junit)
-    figures = shared.Plots(plots)
+    prepare(**given).finish()
 
+
+def prepare(
+    paths: tuple[str, ...],
+    baseline: tuple[str, ...],
+    form: str | None,
+    output: tuple[str, ...],
+    plots: str | None,
+    threads: int | None,
+    batch_rows: int | None,
+    reader: Literal["auto", "pages", "arrow"],
+    progress: bool | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
+    key: str | None,
+    **options: Any,
+) -> shared.Job:
+    """The comparison that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     from streamloss import api
 
-    with shared.watching(progress, asked.unit) as watcher:
-        report = api.compare(
-            list(paths),
-            baseline=list(baseline) or None,
-            threads=threads,
-            batch_rows=batch_rows,
-            reader=reader,
-            progress=watcher,
-            fail_if=fail_if,
-            **options,
-        )
+    asked, _ = api.compared_options(options, same=not baseline)
 
-    from streamloss.reporting.terminal import render
+    def make() -> Report:
+        with shared.watching(progress, asked.unit) as watcher:
+            return api.compare(
+                list(paths),
+                baseline=list(baseline) or None,
+                key=key,
+                threads=threads,
+                batch_rows=batch_rows,
+                reader=reader,
+                progress=watcher,
+                fail_if=fail_if,
+                **options,
+            )
 
-    shared.deliver(report, destination, figures, junit, render)
+    return shared.job((*paths, *baseline), make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit)

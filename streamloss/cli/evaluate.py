@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from streamloss.cli import shared
+from streamloss.cli import config, shared
 from streamloss.options import Options
 
+if TYPE_CHECKING:
+    from streamloss.reporting.report import Report
 
-@click.command(cls=shared.Command, short_help="Report losses, accuracy and calibration of a model.")
+
+@click.command(cls=config.Command, short_help="Report losses, accuracy and calibration of a model.")
 @shared.paths
+@config.option
 @shared.columns
 @shared.loss
 @shared.slices
@@ -22,20 +26,7 @@ from streamloss.options import Options
 @shared.output
 @shared.plots
 @shared.options("Output", shared.option("--save-state", metavar="FILE", help="Keep the state for `streamloss report`."))
-def evaluate(
-    paths: tuple[str, ...],
-    form: str | None,
-    output: str | None,
-    plots: str | None,
-    save_state: str | None,
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
-    progress: bool | None,
-    fail_if: tuple[str, ...],
-    junit: str | None,
-    **options: Any,
-) -> None:
+def evaluate(**given: Any) -> None:
     """Report the losses, the accuracy and the calibration of the predictions in PATH...
 
     PATH is a Parquet file, a folder, a glob, a URI, or - for an Arrow stream on standard input. The result is exact,
@@ -50,26 +41,39 @@ def evaluate(
       streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
       streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
+    prepare(**given).finish()
+
+
+def prepare(
+    paths: tuple[str, ...],
+    form: str | None,
+    output: tuple[str, ...],
+    plots: str | None,
+    save_state: str | None,
+    threads: int | None,
+    batch_rows: int | None,
+    reader: Literal["auto", "pages", "arrow"],
+    progress: bool | None,
+    fail_if: tuple[str, ...],
+    junit: str | None,
+    **options: Any,
+) -> shared.Job:
+    """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     asked = Options.of(**options)
-    destination = shared.Destination(form, output, paths)
-    shared.check_files(paths, output=destination.file, save_state=save_state, junit=junit)
-    shared.check_gates(fail_if, junit)
-    figures = shared.Plots(plots)
 
-    from streamloss import api
+    def make() -> Report:
+        from streamloss import api
 
-    with shared.watching(progress, asked.unit) as watcher:
-        report = api.evaluate(
-            list(paths),
-            threads=threads,
-            batch_rows=batch_rows,
-            reader=reader,
-            progress=watcher,
-            save_state=save_state,
-            fail_if=fail_if,
-            **options,
-        )
+        with shared.watching(progress, asked.unit) as watcher:
+            return api.evaluate(
+                list(paths),
+                threads=threads,
+                batch_rows=batch_rows,
+                reader=reader,
+                progress=watcher,
+                save_state=save_state,
+                fail_if=fail_if,
+                **options,
+            )
 
-    from streamloss.reporting.terminal import render
-
-    shared.deliver(report, destination, figures, junit, render)
+    return shared.job(paths, make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit, save_state=save_state)

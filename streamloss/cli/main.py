@@ -13,18 +13,16 @@ from typing import Any
 import click
 
 from streamloss import __version__
-from streamloss.cli import shared
+from streamloss.cli import endings, shared
+from streamloss.cli.batch import batch
 from streamloss.cli.calc import calc
 from streamloss.cli.compare import compare
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
 from streamloss.cli.score import score
-from streamloss.errors import StreamlossError
 
-INTERRUPTED = 130
 PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
-OUT_OF_MEMORY = 3
 
 
 class Group(shared.Group):
@@ -33,25 +31,12 @@ class Group(shared.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except StreamlossError as error:
-            _complain(str(error))
-            code = error.exit_code
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            code = INTERRUPTED
-        except MemoryError as error:
-            _complain(f"out of memory {error}".rstrip())
-            code = OUT_OF_MEMORY
+        except endings.EXPECTED as error:
+            code, _ = endings.told(error)
         except BrokenPipeError:
             _forget_output()
             code = PIPE_CLOSED
         return ctx.exit(code)
-
-
-def _complain(text: str) -> None:
-    from streamloss.reporting.units import printable
-
-    click.echo(f"streamloss: error: {printable(' '.join(text.splitlines()))}", err=True)
 
 
 def _forget_output() -> None:
@@ -76,7 +61,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, score, report, inspect, calc):
+for command in (evaluate, compare, batch, score, report, inspect, calc):
     cli.add_command(command)
 
 

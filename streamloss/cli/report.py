@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamloss.cli import shared
 from streamloss.options import Options
+
+if TYPE_CHECKING:
+    from streamloss.reporting.report import Report
 
 
 @click.command(cls=shared.Command, short_help="Merge saved states and report them.")
@@ -19,7 +22,7 @@ from streamloss.options import Options
 def report(
     states: tuple[str, ...],
     form: str | None,
-    output: str | None,
+    output: tuple[str, ...],
     plots: str | None,
     fail_if: tuple[str, ...],
     junit: str | None,
@@ -36,12 +39,10 @@ def report(
       streamloss report digits.state --unit bit -o digits.md
     """
     Options.of(**display)  # wrong options are found before anything is read
-    destination = shared.Destination(form, output, states)
-    shared.check_files(states, output=destination.file, junit=junit)
-    shared.check_gates(fail_if, junit)
-    figures = shared.Plots(plots)
 
-    from streamloss import api
-    from streamloss.reporting.terminal import render
+    def make() -> Report:
+        from streamloss import api
 
-    shared.deliver(api.merge(list(states), fail_if=fail_if, **display), destination, figures, junit, render)
+        return api.merge(list(states), fail_if=fail_if, **display)
+
+    shared.job(states, make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit).finish()

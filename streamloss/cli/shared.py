@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
@@ -113,7 +114,7 @@ columns = options(
         type=click.Choice(get_args(DType)),
         help="Number type of fixed-size binary and uint16 columns that do not say it.",
     ),
-    option("--classes", metavar="NAMES", help="Names of the classes in order: a,b,c or a file with one a line."),
+    option("--classes", metavar="NAMES|FILE", help="Names of the classes in order: a,b,c or a file with one a line."),
 )
 
 loss = options(
@@ -185,17 +186,18 @@ gates = options(
 )
 
 
-def output_as(formats: Sequence[str]) -> Decorator[Any]:
-    """The options for where the output goes, and in which of the formats."""
+def output_as(formats: Sequence[str], *, several: bool = False) -> Decorator[Any]:
+    """The options for where the output goes, and in which of the formats; `several` files may be given at once."""
+    again = "; repeatable." if several else "."
     chosen = " ".join(ending for name in formats for ending in FORMATS[name].endings)
     return options(
         "Output",
         option("--format", "form", type=click.Choice(formats), help=f"[default: as -o ends ({chosen}), else terminal]"),
-        option("--output", "-o", metavar="FILE", help="Write the report there, whole or not at all."),
+        option("--output", "-o", multiple=several, metavar="FILE", help=f"Write the report there, whole or not at all{again}"),
     )
 
 
-output = output_as(tuple(FORMATS))
+output = output_as(tuple(FORMATS), several=True)
 
 plots = options(
     "Output", option("--plots", metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files.")
@@ -252,16 +254,14 @@ class Destination:
         _write(self.file, data)
 
 
-def check_files(inputs: Iterable[str], **files: str | None) -> None:
-    """Raise `UsageError` when a file could not be written, or two of them are the same; the names are those of the options."""
+def check_apart(files: Iterable[tuple[str, str]]) -> None:
+    """Raise `UsageError` when two of the files, each after the option that names it, are the same."""
     seen: dict[Path, str] = {}
-    for option_name, file in files.items():
-        if file is None:
-            continue
-        flag = "--" + option_name.replace("_", "-")
-        if (other := seen.setdefault(Path(file).resolve(), flag)) != flag:
-            raise UsageError(f"{flag} and {other} are the same file, {file}")
-        _check(file, inputs)
+    for flag, file in files:
+        place = Path(file).resolve()
+        if place in seen:
+            raise UsageError(f"{flag} and {seen[place]} are the same file, {file}")
+        seen[place] = flag
 
 
 def check_gates(fail_if: Iterable[str], junit: str | None) -> None:
@@ -270,23 +270,6 @@ def check_gates(fail_if: Iterable[str], junit: str | None) -> None:
 
     if not parse_all(fail_if) and junit is not None:
         raise UsageError("--junit writes the outcomes of --fail-if: give a rule too")
-
-
-def conclude(record: dict[str, Any], junit: str | None) -> None:
-    """After the report: write the JUnit file, say which gates did not pass, and end with their exit code."""
-    from streamloss.reporting.gates import exit_code, told
-    from streamloss.reporting.units import printable
-
-    if junit is not None:
-        from streamloss.reporting.junit import encode
-
-        _write(junit, encode(record))
-    words = {"fail": "failed", "undecided": "undecided"}
-    for gate in record["gates"]:
-        if gate["outcome"] in words:
-            click.echo(f"streamloss: gate {words[gate['outcome']]}: {printable(told(gate))}", err=True)
-    if code := exit_code(record["gates"]):
-        click.get_current_context().exit(code)
 
 
 def _write(file: str, data: bytes) -> None:
@@ -309,21 +292,84 @@ class Plots:
             self.write = plots.write
 
 
-def deliver(
-    report: Report,
-    destination: Destination,
-    plots: Plots,
+@dataclass(frozen=True)
+class Job:
+    """A run whose options are in order: what its report is made of, what it reads and where it writes.
+
+    `writes` are the files and folders, each after the option that names it.
+    """
+
+    inputs: tuple[str, ...]
+    writes: tuple[tuple[str, str], ...]
+    make: Callable[[], Report]
+    destinations: tuple[Destination, ...]
+    plots: Plots
+    junit: str | None
+
+    def run(self, command_line: str) -> Report:
+        """Make the report and write it, its figures and the outcomes of its gates; say which gates did not pass."""
+        from streamloss.reporting.terminal import render
+
+        report = self.make()
+        run = {"run": report.run | {"command_line": command_line}}
+        for destination in self.destinations:
+            destination.write(report.to_dict(histograms=destination.form == "html") | run, render)
+        if self.plots.folder is not None:
+            written = self.plots.write(report.to_dict(histograms=True) | run, self.plots.folder)
+            what = f"wrote {len(written)} files into {self.plots.folder}" if written else "there is nothing to draw"
+            click.echo(f"streamloss: {what}", err=True)
+        _conclude(report.to_dict(), self.junit)
+        return report
+
+    def finish(self) -> None:
+        """Run as what the command line asked for, and end with the exit code that the gates ask for."""
+        from streamloss.reporting.gates import exit_code
+
+        if code := exit_code(self.run(shlex.join(("streamloss", *sys.argv[1:]))).gates):
+            click.get_current_context().exit(code)
+
+
+def job(
+    inputs: tuple[str, ...],
+    make: Callable[[], Report],
+    *,
+    form: str | None,
+    output: Sequence[str],
+    plots: str | None,
+    fail_if: Sequence[str],
     junit: str | None,
-    draw: Callable[[dict[str, Any], Console], None],
-) -> None:
-    """Write a report, its figures and the outcomes of its gates, and end with the exit code that these ask for."""
-    run = {"run": report.run | {"command_line": shlex.join(("streamloss", *sys.argv[1:]))}}
-    destination.write(report.to_dict(histograms=destination.form == "html") | run, draw)
-    if plots.folder is not None:
-        written = plots.write(report.to_dict(histograms=True) | run, plots.folder)
-        what = f"wrote {len(written)} files into {plots.folder}" if written else "there is nothing to draw"
-        click.echo(f"streamloss: {what}", err=True)
-    conclude(report.to_dict(), junit)
+    save_state: str | None = None,
+) -> Job:
+    """The job of a command; what makes it impossible is found here, before the work begins."""
+    if form is not None and len(output) > 1:
+        raise UsageError("--format is one format: without it, each --output is written as it ends")
+    destinations = tuple(Destination(form, file, inputs) for file in output or (None,))
+    files = [("--output", destination.file) for destination in destinations] + [
+        ("--save-state", save_state),
+        ("--junit", junit),
+    ]
+    writes = [(flag, file) for flag, file in (*files, ("--plots", plots)) if file is not None]
+    check_apart(writes)
+    for _, file in files:
+        if file is not None:
+            _check(file, inputs)
+    check_gates(fail_if, junit)
+    return Job(inputs, tuple(writes), make, destinations, Plots(plots), junit)
+
+
+def _conclude(record: dict[str, Any], junit: str | None) -> None:
+    """After the report: write the JUnit file and say which gates did not pass."""
+    from streamloss.reporting.gates import told
+    from streamloss.reporting.units import printable
+
+    if junit is not None:
+        from streamloss.reporting.junit import encode
+
+        _write(junit, encode(record))
+    words = {"fail": "failed", "undecided": "undecided"}
+    for gate in record["gates"]:
+        if gate["outcome"] in words:
+            click.echo(f"streamloss: gate {words[gate['outcome']]}: {printable(told(gate))}", err=True)
 
 
 def _check(file: str, inputs: Iterable[str]) -> None:
