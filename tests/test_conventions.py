@@ -29,7 +29,7 @@ from streamloss.conventions import CONVENTIONS
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import TOOLS, Options
 from streamloss.reading.source import open_input
-from streamloss.reporting import markdown, table, terminal, webpage, wording
+from streamloss.reporting import csvfile, markdown, terminal, webpage, wording
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
 
@@ -746,7 +746,7 @@ def page(report: dict[str, Any]) -> str:
 SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "terminal": screen,
     "markdown": lambda report: markdown.encode(report).decode(),
-    "csv": lambda report: table.encode(report).decode(),
+    "csv": lambda report: csvfile.encode(report).decode(),
     "html": page,
 }
 
