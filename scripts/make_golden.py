@@ -28,6 +28,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cancer": ("cancer.parquet", {}),
     "cancer_logit_unweighted": ("cancer.parquet", {"logit": "score_logit", "weight": ""}),
     "distill": ("distill.parquet", {}),
+    "digits_by_group": ("digits.parquet", {"by": "group", "metrics": "cross_entropy,accuracy,ece"}),
+    "digits_by_label_and_group": (
+        "digits.parquet",
+        {"by": "label_name,group", "metrics": "cross_entropy", "quantiles": (0.5,), "max_slices": 8, "min_slice_rows": 3},
+    ),
 }
 
 RENDERED = ("markdown", "csv")

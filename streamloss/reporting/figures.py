@@ -5,6 +5,7 @@ Sums are whole numbers in units of 2^-BIAS, Fixed sums in units of 2^-FIXED_UNIT
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -199,7 +200,7 @@ class Slice:
         """See `Figures`."""
         return self._settled.whole(self._group, 2 * len(self.plan.moments) + 1, 0)
 
-    @property
+    @cached_property
     def reliability(self) -> Array:
         """See `Figures`."""
         bins = self._array("bins")
@@ -211,7 +212,7 @@ class Slice:
         records[:, RELIABILITY_SCORE + 1 : RELIABILITY_SCORE + 3] = bins[:, 2:]
         return records
 
-    @property
+    @cached_property
     def labels(self) -> dict[int, int]:
         """See `Figures`."""
         if label_pages(self.task, self.plan):

@@ -357,11 +357,11 @@ class Measures:
         w, score, outcome = (fixed_units(records[:, i : i + FIXED_DIGITS]) for i in at)
         return list(zip(rows, w if self.task.weighted else [n << FIXED_UNIT for n in rows], score, outcome, strict=True))
 
-    def calibration(self, fold: Callable[[list[tuple[float, float]]], float]) -> dict[str, Any]:
-        """`fold` over the (share of weight, |confidence − accuracy|) of every bin with rows."""
+    @cached_property
+    def gaps(self) -> list[tuple[float, float]]:
+        """(share of weight, |confidence − accuracy|) of every bin with rows."""
         total = sum(w for _, w, _, _ in self.bins)
-        gaps = [(w / total, abs(score - outcome) / w) for rows, w, score, outcome in self.bins if rows]
-        return {"mean": fold(gaps)}
+        return [(w / total, abs(score - outcome) / w) for rows, w, score, outcome in self.bins if rows]
 
     def adaptive_ece(self) -> dict[str, Any]:
         """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
@@ -404,9 +404,9 @@ _DERIVED: dict[str, Callable[[Measures], dict[str, Any]]] = {
     "normalized_cross_entropy": Measures.normalized,
     "d2": lambda s: s.normalized(sign=-1.0, offset=1.0),
     "mutual_information": Measures.mutual_information,
-    "ece": lambda s: s.calibration(lambda gaps: math.fsum(share * gap for share, gap in gaps)),
-    "mce": lambda s: s.calibration(lambda gaps: max(gap for _, gap in gaps)),
-    "rmsce": lambda s: s.calibration(lambda gaps: math.sqrt(math.fsum(share * gap * gap for share, gap in gaps))),
+    "ece": lambda s: {"mean": math.fsum(share * gap for share, gap in s.gaps)},
+    "mce": lambda s: {"mean": max(gap for _, gap in s.gaps)},
+    "rmsce": lambda s: {"mean": math.sqrt(math.fsum(share * gap * gap for share, gap in s.gaps))},
     "adaptive_ece": Measures.adaptive_ece,
 }
 

@@ -97,18 +97,18 @@ def slices_of(settled: Settled, shown: Options, clustered: Settled | None) -> li
 
 def slicing_of(settled: Settled, found: Sequence[SliceReport], shown: Options) -> dict[str, Any]:
     """How many slices one --by makes, and the macro means: every slice counts the same, however many rows it has."""
-    listed = [each for each in found if each.rows["used"] >= shown.min_slice_rows]
-    small = [each for each in found if each.rows["used"] < shown.min_slice_rows]
-    others = [each for each in found if each.other]
+    others, own = ([each for each in found if each.other is beyond] for beyond in (True, False))
+    listed = [each for each in own if each.rows["used"] >= shown.min_slice_rows]
+    small = [each for each in own if each.rows["used"] < shown.min_slice_rows]
     macro: dict[str, Any] = {}
     for key, metric in (found[0].metrics if found else {}).items():
-        means = [mean for each in listed if (mean := each.metrics[key].mean) is not None and not each.other]
+        means = [mean for each in listed if (mean := each.metrics[key].mean) is not None]
         if means:
             shape = {"mean": plain(math.fsum(means) / len(means)), "slices": len(means)}
             macro[key] = shape | {"title": metric.title, "unit": metric.unit}
     return {
         "by": list(settled.by),
-        "slices": len(found) - len(others),
+        "slices": len(own),
         "shown": len(listed),
         "small": {"slices": len(small), "rows": sum(each.rows["used"] for each in small)},
         "other": {"rows": sum(each.rows["read"] for each in others)},
