@@ -1,8 +1,9 @@
 """The README says what happens: its commands run, and print what it shows.
 
 A ```bash block holds commands; a ```text block that follows is all they print, to standard output and standard error. A
-```python block likewise. Only the report's `run` line and seconds, which are about time, may differ. A block that imports torch, which is
-no dependency, is run where torch is (tests/test_writing.py runs it everywhere with a stand-in). After a change of the output,
+```python block likewise. Only the report's `run` line and seconds, which are about time, may differ. A block that imports
+torch, which is no dependency, is run where torch is (tests/test_writing.py runs it everywhere with a stand-in). After a
+change of the output,
 
     python tests/test_readme.py
 
