@@ -38,6 +38,11 @@ LOWEST, HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME, RELIABILITY_WIDTH = 1, 5, 9, 13
 CLASS_INFINITE, CLASS_WEIGHT, CLASS_SUMS = 1, 2, 6
 
+# Columns of the counts of a convention (see `conventions`): rows of weight 0 and those of the ignored label, which some tools
+# count; infinite ones; those without a number; and those that were clipped, by the three types that numbers have.
+IDLE, INDEXED, INFINITE, UNDEFINED, CUT = range(5)
+CONVENTION_COUNTS = CUT + 3
+
 
 def carry(array: Array, digit: int, to: int, bits: int) -> None:
     """Carries what is beyond `bits` bits, or negative, from one digit of the last axis to the next."""

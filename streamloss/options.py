@@ -25,6 +25,10 @@ TARGETS = ("target_logits", "target_probs", "target_logprobs")
 ROLES = ("label", *PREDICTIONS, *TARGETS, "weight", "mask", "bytes")
 DISPLAY = ("unit", "quantiles", "confidence", "min_slice_rows")
 
+# Whose cross-entropy may be asked for besides ours (see `conventions`), which is called EXACT.
+TOOLS = ("torch", "keras", "tensorflow", "caffe", "sklearn")
+EXACT = "exact"
+
 MAX_TOP_K = 8  # so many different k of --top-k at most
 
 # A row's probabilities may miss 1 by this much before the row breaks the rule `row_sum`.
@@ -65,6 +69,7 @@ class Options:
     zero: float = 0.0
     top_k: tuple[int, ...] = ()
     bins: int = 15
+    convention: tuple[str, ...] = ()
     normalize: bool = False
     sum_tolerance: float | None = None
     on_invalid: Literal["error", "skip"] = "error"
@@ -110,6 +115,8 @@ class Options:
             if self.focal_gamma is None:
                 raise UsageError("--focal-alpha belongs to the focal loss: give --focal-gamma too")
         _check("zero", self.zero, lambda v: 0 <= v < 1, "'inf' or 'clip:EPS' with EPS between 0 and 1")
+        for name in self.convention:
+            _choice("convention", name, TOOLS)
         _check("bins", self.bins, lambda v: 1 <= v <= 10_000, "between 1 and 10000")
         _check("confidence", self.confidence, lambda v: 0 < v < 1, "between 0 and 1")
         _check("max_slices", self.max_slices, lambda v: 1 <= v <= 1_000_000, "between 1 and 1000000")
@@ -253,6 +260,14 @@ def _numbers(kind: type[int] | type[float]) -> Any:
     return parse
 
 
+def _tools(name: str, value: Any) -> tuple[str, ...]:
+    """Tools in the order of TOOLS, each once, for the order and the number of times say nothing."""
+    asked = _lines(name, value)
+    for tool in asked:
+        _choice(name, tool, (EXACT, *TOOLS))
+    return tuple(tool for tool in TOOLS if tool in asked)
+
+
 def _zero(name: str, value: Any) -> float:
     if isinstance(value, int | float):
         return float(value)
@@ -271,6 +286,7 @@ _PARSERS: Mapping[str, Any] = {
     "by": lambda _, value: (value,) if isinstance(value, str) else tuple(str(item) for item in value),
     "classes": lambda name, value: tuple(_lines(name, value)),
     "class_weights": _numbers(float),
+    "convention": _tools,
     "metrics": lambda name, value: tuple(_lines(name, value)),
     "quantiles": _numbers(float),
     "top_k": _numbers(int),

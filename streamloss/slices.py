@@ -152,6 +152,11 @@ class Settled:
         """Whether there are rows of no slice of their own; they are the first group's then."""
         return bool(self.keys) and self.keys[0] == ()
 
+    @property
+    def kinds(self) -> list[set[type]]:
+        """The types of the values of every column, null apart."""
+        return [{type(key[i]) for key in self.keys if key and key[i] is not None} for i in range(len(self.by))]
+
     def header(self) -> dict[str, Any]:
         """What it takes to tell what the arrays are, JSON-ready."""
         counts = {name: len(self.arrays[name]) for name in ("wide", "pages")}

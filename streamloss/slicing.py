@@ -28,6 +28,7 @@ from streamloss.digits import (
     carry_limbs,
     limbs_int,
 )
+from streamloss.errors import USED, StreamlossError
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan, plan
 from streamloss.slices import (
@@ -234,10 +235,11 @@ class Slices:
         np.maximum(arrays["extremes"][..., 1], ends[..., 1].max(axis=0), out=arrays["extremes"][..., 1])
         group, page = np.nonzero(self.table[:n])
         if len(page):
-            first = np.argsort(page, kind="stable")
-            found, starts = np.unique(page[first], return_index=True)
+            rows = self.table[group, page][np.argsort(page, kind="stable")]
+            found, lines = np.unique(page, return_counts=True)
             counts = np.zeros((self.table_width, PAGE), dtype=np.int64)
-            counts[found] = np.add.reduceat(self.pages[self.table[group, page][first]], starts, axis=0, dtype=np.int64)
+            for number, own in zip(found, np.split(rows, np.cumsum(lines)[:-1]), strict=True):
+                counts[number] = self.pages[own].sum(axis=0, dtype=np.int64)  # quicker than one reduceat over all of them
             arrays["histogram"][..., 0] += counts.reshape(len(self.plan.spread), -1)[:, :BUCKETS]
 
     # ---- the canonical form
@@ -299,6 +301,7 @@ class Slices:
             slices._last = order(settled.keys[-1])
         for name in slices.shapes:
             slices.arrays[name][own] = settled.arrays[name]
+        slices.make_room(rows=int(settled.arrays["ledger"].sum()))  # before the pages are filled: they may hold 2^31
         for name, at, table in (("wide", 0, slices.far), ("pages", 1, slices.table)):
             rows = settled.arrays[name]
             slices.make_room(**{name: len(rows)})
@@ -306,12 +309,14 @@ class Slices:
             group, place = settled.arrays[f"{name}_at"].T
             table[own[group], place] = 1 + np.arange(len(rows))
             slices.taken[at] = len(rows)
-        slices._rows = int(settled.arrays["ledger"].sum())
         return slices
 
 
 def merged(one: Settled, other: Settled) -> Settled:
-    """The groups of the rows of both; neither changes."""
+    """The groups of the rows of both; neither changes. Raises `StreamlossError` where a column has values of two kinds."""
+    for name, mine, theirs in zip(one.by, one.kinds, other.kinds, strict=True):
+        if len(both := sorted({_KINDS[kind] for kind in mine | theirs})) > 1:
+            raise StreamlossError(f"the slices by {name!r} do not merge: there are {' and '.join(both)} in it")
     whole = Slices.of(one)
     whole.absorb(Slices.of(other))
     return whole.settled()
@@ -326,6 +331,12 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     if not all(v is None or type(v) in (bool, int, str) for key in keys for v in key):
         raise ValueError("slices whose keys are no values")
     settled = Settled(task, options, p, by, keys, arrays)
+    if any(len(kinds) > 1 for kinds in settled.kinds):
+        raise ValueError("slices whose keys are of several kinds")
+    for value in (v for key in keys for v in key if isinstance(v, str)):
+        value.encode()  # raises where it is no text that can be written
+    if by and settled.has_other and len(keys) <= options.max_slices:
+        raise ValueError("slices beyond a cap that is not reached")
     for name, width in {"wide_at": blocks(p), "pages_at": pages_width(task, p)}.items():
         at = arrays[name]
         if (at < 0).any() or (at >= [len(keys), width]).any() or len(np.unique(at, axis=0)) != len(at):
@@ -333,9 +344,17 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     again = Slices.of(settled).settled()
     if again.keys != keys or any(not np.array_equal(array, again.arrays[name]) for name, array in arrays.items()):
         raise ValueError("slices that are not canonical")
-    if any((arrays[name] < 0).any() for name in ("ledger", "infinite", "pages")):
+    used = arrays["ledger"][:, USED]
+    counts = [arrays[name] for name in ("ledger", "infinite", "pages", "bins")]
+    counts += [arrays[name][..., 0] for name in ("reliability", "classes")]
+    if any((array < 0).any() for array in counts) or (arrays["infinite"] > used[:, None]).any():
         raise ValueError("slices with counts that cannot be")
+    if any((arrays[name][..., 0].sum(axis=1) > used).any() for name in ("bins", "reliability", "classes")):
+        raise ValueError("slices with more rows by bin or class than rows")
     return settled
+
+
+_KINDS = {bool: "booleans", int: "numbers", str: "text"}
 
 
 def _fits(total: int, offset: int, width: int) -> bool:

@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from streamloss import slicing
+from streamloss.conventions import lines
 from streamloss.digits import (
     BUCKETS,
     CLASS_SUMS,
     CLASS_WEIGHT,
+    CONVENTION_COUNTS,
     FIXED_DIGITS,
     HIGHEST,
+    INFINITE,
     LEDGER,
     LIMBS,
     LOWEST,
@@ -68,6 +71,9 @@ def layout(task: Task, options: Options) -> dict[str, tuple[str, tuple[int, ...]
         "classes": (_FIXED, (task.classes if p.labels else 0, CLASS_SUMS + FIXED_DIGITS * len(p.per_class))),
         "mean_probabilities": (_FIXED, (task.classes if p.mean_probabilities else 0, FIXED_DIGITS)),
     }
+    if options.convention:
+        n = len(lines(task, options))
+        shapes |= {"conventions": (_LIMBS, (n, 2, LIMBS)), "convention_rows": (_ADD, (n, CONVENTION_COUNTS))}
     return shapes
 
 
@@ -233,6 +239,9 @@ class State:
         infinite, counts = self.arrays["infinite"], [self.arrays[n] for n in ("ledger", "infinite", "histogram")]
         if any((array < 0).any() for array in counts) or (infinite > used).any():
             raise ValueError("counts that cannot be")
+        beside = self.arrays.get("convention_rows")
+        if beside is not None and ((beside < 0).any() or (beside[:, INFINITE:] > used).any()):
+            raise ValueError("counts of conventions that cannot be")
         for name in ("reliability", "classes"):
             rows = self.arrays[name][:, 0]
             if (rows < 0).any() or int(rows.sum()) > used:

@@ -211,7 +211,7 @@ FOLDER = "import json; from streamloss import jit; print(json.dumps(jit.cache_di
         ("kernels/categorical.py", True),
         ("quantities.py", True),
         ("errors.py", True),
-        ("state.py", True),
+        ("digits.py", True),
         ("jit.py", True),
         ("cli/main.py", False),
         ("reporting/terminal.py", False),

@@ -32,7 +32,9 @@ from hypothesis import strategies as st
 
 import streamloss
 from streamloss.cli.main import cli
+from streamloss.digits import LIMBS
 from streamloss.errors import DataError, StreamlossError, UsageError
+from streamloss.kernels import rows as kernel_rows
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import open_input
@@ -184,6 +186,23 @@ def test_the_prediction_of_two_classes(role: str, values: list[float]) -> None:
     ]
     soft = streamloss.score({role: np.array(values), "label": np.array([0, 0.5, 0.75, 1])}, metrics="cross_entropy")
     assert soft.column("label").to_pylist() == [0, 0.5, 0.75, 1]
+
+
+def test_weights_are_added_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are only kept have no sums: what the kernels added to one would be somebody else's memory."""
+    room: list[np.ndarray] = []
+    no_sums = kernel_rows._no_sums
+
+    def watched(threads: int) -> Any:
+        room.append(np.zeros((threads, 2, LIMBS), dtype=np.int64))
+        return no_sums(threads)._replace(weight=room[-1])
+
+    monkeypatch.setattr(kernel_rows, "_no_sums", watched)
+    expected = streamloss.score(CANCER, weight="")
+    rows = streamloss.score(CANCER, keep="weight")
+    assert rows.column("cross_entropy").equals(expected.column("cross_entropy"))
+    assert room
+    assert not any(array.any() for array in room)
 
 
 def test_what_became_of_every_row() -> None:

@@ -123,17 +123,20 @@ def add_costs(
     last: Any,
     scale: float,
     cap: float,
+    least: float,
     gamma: float,
     alpha: float,
     side: Any,
     figures: Any,
 ) -> None:
-    """Adds min(−ln p_j, cap) and the focal loss of every class; the last step has `last` lanes (label smoothing)."""
+    """Adds −ln p_j, kept between `least` and `cap`, and the focal loss of every class; the last step has `last` lanes (label
+    smoothing).
+    """
     for step in range(steps):
         for lane in range(LANES if step < steps - 1 else last):
             v = widen(at.x[at.row + at.down * step, at.across * step + lane])
             plain = cost(form, v, side[PEAK, lane], scale, side[SHIFT, lane])
-            paid = min(plain, cap)
+            paid = max(min(plain, cap), least)
             figures[COSTS, lane] += paid
             if gamma >= 0.0:
                 rest = max(1.0 - exp_nonpositive(-max(plain, 0.0)), 0.0)
@@ -185,8 +188,9 @@ def write_rows(
         return
     if loss.cap < INF:
         for lane in range(rows):
-            flags[first + lane] |= CLIPPED if figures[COST, lane] > loss.cap else 0
-            figures[COST, lane] = min(figures[COST, lane], loss.cap)
+            paid = figures[COST, lane]
+            flags[first + lane] |= CLIPPED if paid > loss.cap or paid < loss.least else 0
+            figures[COST, lane] = max(min(paid, loss.cap), loss.least)
     if loss.smoothing > 0.0:
         floor = smooth_figures(k, loss.smoothing, stored.normalize, side, figures)
         proper = (stored.form == LOGITS or stored.normalize) and loss.cap == INF  # rows as they are may truly fall below 0
@@ -212,10 +216,10 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
     costs = room.d[:FIGURES]
     costs[COSTS:OWN] = 0.0
     nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
-    add_costs(form, Source(x, row, nowhere, all_), full, all_, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    add_costs(form, Source(x, row, nowhere, all_), full, all_, scale, loss.cap, loss.least, loss.gamma, loss.alpha, sums, costs)
     rest = load_rest(form, x, row, room.panel)
     at_rest = Source(room.panel, nowhere, one, nowhere)
-    add_costs(form, at_rest, rest, k - full * LANES, scale, loss.cap, loss.gamma, loss.alpha, sums, costs)
+    add_costs(form, at_rest, rest, k - full * LANES, scale, loss.cap, loss.least, loss.gamma, loss.alpha, sums, costs)
     fold_lanes(costs, np.int64(COSTS), np.int64(FOCALS + 1), room.figures, column)
 
 
@@ -281,7 +285,7 @@ def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss
         figures[COSTS:OWN] = 0.0
         if k <= SMALL:
             at_rows = Source(room.panel, np.int64(0), np.int64(1), np.int64(0))
-            add_costs(form, at_rows, k, np.int64(LANES), scale, loss.cap, loss.gamma, loss.alpha, side, figures)
+            add_costs(form, at_rows, k, np.int64(LANES), scale, loss.cap, loss.least, loss.gamma, loss.alpha, side, figures)
         else:
             for lane in range(count):
                 if code[first + lane] == USED:

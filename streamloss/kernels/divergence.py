@@ -122,15 +122,16 @@ def smooth(steps: Any, last: Any, smoothing: float, k: int, side: Side) -> None:
 
 
 @loop
-def add_entropies(steps: Any, cap: float, q: Side, p: Side, sums: Any) -> None:
-    """Adds q·ln(1/q), q·ln(1/p), at most q·cap, and the number of classes that the cap cuts."""
+def add_entropies(steps: Any, cap: float, least: float, q: Side, p: Side, sums: Any) -> None:
+    """Adds q·ln(1/q), q·ln(1/p) with ln(1/p) kept between `least` and `cap`, and the number of classes that this cuts."""
     entropy = cross = lanes(0.0)
     for step in range(steps):
         a, la, lb = load(q.chances, step, 0), load(q.logs, step, 0), load(p.logs, step, 0)
         some = a > 0.0
         if cap < INF:
-            add_to(sums, CUT, select(some & (lb < -cap), lanes(1.0), 0.0))
+            add_to(sums, CUT, select(some & ((lb < -cap) | (lb > -least)), lanes(1.0), 0.0))
             lb = select(lb < -cap, -cap, lb)
+            lb = select(lb > -least, -least, lb)
         entropy = fma(-a, select(some, la, 0.0), entropy)
         cross = fma(-a, select(some, lb, 0.0), cross)
     add_to(sums, Q_ENTROPY, entropy)
@@ -221,7 +222,7 @@ def add_pairs(
         expand(stored_p.form, stored_p.normalize, at_p, start, count, stored_p.scale, keep, p)
         if loss.smoothing > 0.0:
             smooth(count, last if start + count == steps else np.int64(LANES), loss.smoothing, k, q)
-        add_entropies(count, loss.cap, q, p, sums)
+        add_entropies(count, loss.cap, loss.least, q, p, sums)
         if exact:
             add_brackets(count, q, p, sums)
         else:

@@ -42,7 +42,7 @@ def integer_parts(x: float) -> Any:
 
 
 @loop
-def add_float(limbs: Any, x: float, exponent: int) -> None:
+def add_float(limbs: Any, x: float, exponent: Any) -> None:
     """limbs += x·2^exponent."""
     m, e = integer_parts(x)
     if m != 0:

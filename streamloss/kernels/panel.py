@@ -51,12 +51,14 @@ class Stored(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """The options of the loss. cap is the most that a class of probability 0 costs (inf: no limit), gamma < 0 means no focal
-    loss, soft that target entropy and KL are wanted of binary rows, top_k (…,) are the k of top-k accuracy.
+    """The options of the loss. cap is the most that a class of probability 0 costs (inf: no limit) and, where there is such a
+    limit, least the least that a class of K costs; gamma < 0 means no focal loss, soft that target entropy and KL are wanted of
+    binary rows, top_k (…,) are the k of top-k accuracy.
     """
 
     smoothing: float
     cap: float
+    least: float
     pos_weight: float
     gamma: float
     alpha: float

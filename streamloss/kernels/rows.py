@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.conventions import View
 from streamloss.digits import LEDGER
 from streamloss.ieee.bits import LANES
 from streamloss.kernels.binary import binary, score
@@ -82,13 +83,15 @@ def add_rows(
     kept: NDArray[np.int64] = ALL_SLOTS,
     out: NDArray[np.float64] | None = None,
     sums: Sums | None = None,
+    view: View | None = None,
     threads: int,
 ) -> None:
     """Adds rows whose code is USED to the sums, and keeps their values of the slots `kept` (S,) in out (S, n), in nats, as far
     as both are given.
 
     prediction is (n, K) or (n,), of a dtype that `ieee.bits.widen` knows. Rows that break a rule get its number in code;
-    `at_target` is 1 where the rule is the target's.
+    `at_target` is 1 where the rule is the target's. With a view, rows are looked at as another tool does it: of what the kernel
+    finds out only cross-entropy then means anything.
     """
     rows = Rows(
         cursor=np.zeros(1, dtype=np.int64),
@@ -103,16 +106,21 @@ def add_rows(
         out=_FOLDED if out is None else out,
     )
     into = _no_sums(threads) if sums is None else sums
-    stored = Stored(FORMS[task.form], 1.0 / options.temperature, tolerance(options, dtype), options.normalize)
-    loss = _loss(task, options)
+    normalize = options.normalize if view is None else view.normalize
+    # Rows that are only looked at keep every rule, but that a sum to divide by is not 0.
+    allowed = tolerance(options, dtype) if view is None else 0.0 if normalize else math.inf
+    stored = Stored(FORMS[task.form], 1.0 / options.temperature, allowed, normalize)
+    loss = _loss(task, options) if view is None else _loss(task, options)._replace(cap=view.most, least=view.least)
     if task.family == "score":
         score(prediction, rows, into, stored, loss, threads)
     elif task.family == "binary":
         binary(prediction, rows, into, stored, loss, threads)
     elif task.family == "pair":
         assert target is not None and task.target_form is not None
-        allowed = tolerance(options, target_dtype)
-        stored_q = Stored(FORMS[task.target_form], 1.0 / options.target_temperature, allowed, options.normalize)
+        allowed = tolerance(options, target_dtype) if view is None else math.inf
+        stored_q = Stored(
+            FORMS[task.target_form], 1.0 / options.target_temperature, allowed, options.normalize and view is None
+        )
         pair(target, prediction, rows, into, stored_q, stored, loss, threads)
     else:
         categorical(prediction, rows, into, stored, loss, threads)
@@ -124,6 +132,7 @@ def _loss(task: Task, options: Options) -> Loss:
     return Loss(
         smoothing=float(options.label_smoothing),
         cap=-math.log(options.zero) if options.zero > 0 else math.inf,
+        least=-math.inf,
         pos_weight=float(options.pos_weight),
         gamma=-1.0 if options.focal_gamma is None else float(options.focal_gamma),
         alpha=plain if options.focal_alpha is None else float(options.focal_alpha),

@@ -51,6 +51,7 @@ class Batch:
     label: NDArray[Any] | None = None  # (n,) int64, or float64 for a soft binary label
     weight: NDArray[np.float64] | None = None  # (n,)
     bytes: NDArray[np.float64] | None = None  # (n,)
+    masked: NDArray[np.bool_] | None = None  # (n,) whom the mask ignores, where a convention must know
     keys: dict[str, Coded] = field(default_factory=dict)  # the columns of --by
     kept: Any = None  # an Arrow batch of the columns that go through as they are, where such were asked for
     found: dict[int, tuple[str, object]] = field(default_factory=dict)  # row -> (column, value) for codes set in reading
@@ -86,6 +87,7 @@ class Batch:
             label=part(self.label),
             weight=part(self.weight),
             bytes=part(self.bytes),
+            masked=part(self.masked),
             keys={name: coded.rows(cut) for name, coded in self.keys.items()},
             kept=None if self.kept is None else self.kept.slice(start, min(stop, len(self)) - start),
             found={row - start: seen for row, seen in self.found.items() if start <= row < stop},

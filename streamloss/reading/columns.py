@@ -173,6 +173,7 @@ def batch_of(
         label=None if label is None or plan.task.label == "none" else _frozen(label.values),
         weight=None if weights is None else _frozen(weights),
         bytes=None if size is None else _frozen(size.values),
+        masked=None if mask is None or not plan.options.convention else mask.values == 0,
         keys=_keys(read, plan, n, path),
         found=codes.found,
     )
@@ -380,9 +381,7 @@ def _either(null: Bools | None, more: Bools) -> Bools:
 
 
 def _nulls(column: pa.Array) -> Bools | None:
-    if column.null_count == 0:
-        return None
-    nulls: Bools = column.is_null().to_numpy(zero_copy_only=False)
+    nulls: Bools | None = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
     return nulls
 
 

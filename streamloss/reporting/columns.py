@@ -238,14 +238,14 @@ def conventions(report: Report) -> Table:
     """What other tools would say of the same rows, beside the exact value."""
     metrics, found = report["metrics"], contents.conventions(report)
     rows = [(key, entry) for _, key, entry in found]
-    exact = [(key, metrics.get(key) or {}) for key, _ in rows]
+    exact = [(key, metrics.get(key.removesuffix("_metric")) or {}) for key, _ in rows]
     columns = (
         _names("convention", (tool for tool, _, _ in found)),
-        Column("quantity", [wording.titled(metric, key) for key, metric in exact], 0, "name"),
+        Column("quantity", [wording.titled(metrics.get(key) or entry, key) for key, entry in rows], 0, "name"),
         _column("value", 0, rows, lambda key, e: wording.value(key, e, "value", digits=6), "value"),
         _column("exact", 1, exact, lambda key, m: wording.value(key, m, digits=6), "mean"),
         _column("difference", 0, rows, wording.difference, "difference"),
-        Column("why", [str(units.printable(e.get("cause") or e.get("reason") or "")) for _, e in rows], 0, "words"),
+        Column("why", [wording.why(e) for _, e in rows], 0, "words"),
     )
     return table_of("what other tools would say", columns, [key for key, _ in rows])
 

@@ -173,6 +173,7 @@ def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Repor
         "classes": found.task.classes or None,
         "weight": plain(new.weight),
         "ledger": ledger_of(new.ledger),
+        "conventions": {},
         "reliability": plain(new.reliability()),
         "per_class": [],
         "histograms": {},

@@ -8,6 +8,7 @@ all                     a metric of all rows
 baseline                the same of the old model
 comparison              new and old: `item` is new, old, difference, ratio or correlation
 convention              what another tool (`item`) says; convention_difference is that minus the exact value, `reason` why
+edge                    the rows of infinite loss: their share of the weight, and the mean with `item` in the place of 0
 slice                   a metric of the slice in `slice`; rows of baseline, comparison and rows may name a slice too
 macro                   a mean over the slices by the columns in `slice`, each counting alike
 slicing                 how many slices by these columns there are: `item` is found, shown, small or other
@@ -114,6 +115,11 @@ def _metrics(metrics: Metrics, about: Row) -> Iterator[Row]:
         quantiles = {f"q{level}": value for level, value in (metric.get("quantiles") or {}).items()}
         fields = {field: metric.get(field) for field in (*_OF_A_METRIC, "reason")}
         yield about | _named(key, metrics) | fields | quantiles
+        if edge := metric.get("edge"):
+            named = {"slice": about["slice"], "rows": edge["rows"]} | _named(key, metrics)
+            yield named | {"scope": "edge", "item": "weight share", "unit": "", "mean": edge["weight_share"]}
+            for name, mean in (edge.get("at") or {}).items():
+                yield named | {"scope": "edge", "item": name, "mean": mean}
 
 
 def _named(key: str, metrics: Metrics) -> Row:
@@ -139,7 +145,11 @@ def _slicing(entry: dict[str, Any]) -> Iterator[Row]:
 
 def _conventions(report: Report) -> Iterator[Row]:
     for tool, key, value in conventions(report):
-        about = {"item": tool, **_named(key, report["metrics"]), "reason": value.get("cause") or value.get("reason")}
+        about = {
+            "item": tool,
+            **_named(key, report["metrics"] if key in report["metrics"] else {key: value}),
+            "reason": value.get("cause") or value.get("reason"),
+        }
         yield about | {"scope": "convention", "mean": value.get("value")}
         if value.get("difference") is not None:
             yield about | {"scope": "convention_difference", "mean": value["difference"]}

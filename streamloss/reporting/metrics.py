@@ -333,6 +333,8 @@ class Measures:
             rows, cost = costs[label]
             surprise, deviation = information(weight, total) - base, cost / (1 << FIXED_UNIT) - rows * mean
             squares += r * r * rows * surprise * surprise - 2 * r * surprise * deviation
+        if not math.isfinite(squares):  # of losses whose squares are beyond float64
+            return None
         return math.sqrt(max(squares, 0.0) / (self.used - 1) / self.used) / base
 
     def mutual_information(self) -> dict[str, Any]:

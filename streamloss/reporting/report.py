@@ -19,7 +19,8 @@ class Metric:
     """One quantity of a report, in the report's unit. What does not apply is None.
 
     `mean` is infinite when `infinite` rows are: it has no error and no interval then, and `finite_mean` and `finite_stderr`
-    say what the other rows give. `reason` says why a mean is None.
+    say what the other rows give, and `edge`, of the cross-entropy of all rows, what the mean would be under somebody's eps (see
+    `conventions.edge`). `reason` says why a mean is None.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Metric:
     finite_mean: float | None = None
     finite_stderr: float | None = None
     quantiles: dict[str, float] | None = None
+    edge: dict[str, Any] | None = None
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,7 +44,7 @@ class Metric:
         shape: dict[str, Any] = {"mean": self.mean}
         if self.reason is not None:
             shape["reason"] = self.reason
-        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr", "quantiles"):
+        for name in ("stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr", "quantiles", "edge"):
             if (value := getattr(self, name)) is not None:
                 shape[name] = value
         return {**plain(shape), "title": self.title, "unit": self.unit}
@@ -114,8 +116,7 @@ class Report:
             **{k: self.body[k] for k in ("weight", "ledger")},
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
             **{k: self.body[k] for k in ("baseline", "comparison") if k in self.body},
-            "conventions": {},
-            **{k: self.body[k] for k in ("reliability", "per_class")},
+            **{k: self.body[k] for k in ("conventions", "reliability", "per_class")},
             **({"histograms": self.body["histograms"]} if histograms else {}),
             "slices": [each.to_dict() for each in self.slices],
             "slicing": self.body["slicing"],

@@ -20,6 +20,7 @@ from streamloss.digits import (
 from streamloss.errors import IGNORED, RULES, USED
 from streamloss.options import Options
 from streamloss.reporting.clusters import clusters_of, no_clusters
+from streamloss.reporting.conventions import conventions, edge
 from streamloss.reporting.figures import Slice, Whole
 from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
@@ -36,6 +37,8 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     clusters = clusters_of(by_columns.get((CLUSTER,)))
     measures = Measures(Whole(state), shown, clusters=clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
+    if "cross_entropy" in metrics:
+        metrics["cross_entropy"] = replace(metrics["cross_entropy"], edge=edge(measures))
     sliced = [by_columns[by] for by in state.options.groupings]
     slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER))) for settled in sliced]
     body = {
@@ -43,6 +46,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "classes": state.task.classes or None,
         "weight": plain(measures.weight),
         "ledger": ledger_of(measures.ledger),
+        "conventions": conventions(state, measures, metrics),
         "reliability": plain(measures.reliability()),
         "per_class": per_class(state, measures),
         "histograms": histograms(measures.figures, measures.scale),

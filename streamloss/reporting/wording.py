@@ -76,6 +76,39 @@ def infinities(metrics: Metrics, used: int) -> list[str]:
         lines.append(f"{line} Over the other {units.count(used - rows)}: {', '.join(means)}." if means else line)
     if infinite:
         lines.append("A class that happened had probability 0; --zero clip:EPS gives it a finite cost.")
+    return lines + edge(metrics.get("cross_entropy") or {})
+
+
+def edge(metric: dict[str, Any]) -> list[str]:
+    """What share of the weight the infinite rows have, and what the mean would be under somebody's eps."""
+    if not (found := metric.get("edge")):
+        return []
+    share = units.number(found["weight_share"], percent=True, digits=3)
+    theirs = f"{'This row has' if found['rows'] == 1 else 'These rows have'} {share} of the weight."
+    if not found.get("at"):
+        return [f"{theirs} What the mean would be at some EPS: {units.printable(found.get('reason') or 'not known')}."]
+    unit = metric.get("unit", "")
+    means = [f"{units.number(mean)} at {name}" for name, mean in found["at"].items()]
+    return [f"{theirs} With EPS in the place of 0 the mean, in {unit}, would be {', '.join(means)}."]
+
+
+def why(value: dict[str, Any]) -> str:
+    """Which of a tool's losses a number is of, and what that does otherwise; or why there is no number."""
+    told = [text for text in (value.get("loss"), value.get("cause") or value.get("reason")) if text]
+    return str(units.printable(": ".join(told)))
+
+
+def causes(report: Report) -> list[str]:
+    """The same of every tool, once for all of its numbers that it holds for."""
+    lines = []
+    for tool, values in (report.get("conventions") or {}).items():
+        named: dict[str, list[str]] = {}
+        for key, value in values.items():
+            title = (report["metrics"].get(key) or value).get("title") or key
+            named.setdefault(why(value), []).append(title)
+        for text, titles in named.items():
+            about = units.printable(tool) if len(named) == 1 else f"{units.printable(tool)}, {', '.join(titles)}"
+            lines += [f"{about}  —  {text}"] if text else []
     return lines
 
 

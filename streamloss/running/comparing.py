@@ -20,15 +20,15 @@ from streamloss.digits import LIMBS, limbs_value
 from streamloss.errors import IGNORED, USED, UsageError
 from streamloss.kernels.between import write_differences, write_gains
 from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots, moved, sorted_places
-from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows
+from streamloss.kernels.rows import NO_LABEL, NO_NUMBER
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY, DELTA_P, DELTA_P_SQUARED, JS, KL, REVERSE_KL, SAME_TOP, between, plan
-from streamloss.reading.batch import NAMES, Batch
+from streamloss.reading.batch import Batch
 from streamloss.reading.paired import Pair, paired
 from streamloss.reading.source import Input
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Begin, Watcher, add_all
-from streamloss.running.measure import refusal, widened
+from streamloss.running.measure import add_batch, refusal, widened
 from streamloss.slices import CLUSTER, clustered, kept
 from streamloss.slicing import Slices
 
@@ -141,12 +141,7 @@ class Comparator:
         """The values of the rows whose code is USED, by the kernel of a task."""
         n = len(batch)
         found = _Kept(np.empty((len(kept), n)), np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.uint8))
-        add_rows(
-            task, options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
-            target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
-            weight=batch.weight, bytes_=batch.bytes, flags=found.flags, at_target=found.at_target, kept=kept,
-            out=found.values, threads=1,
-        )  # fmt: skip
+        add_batch(task, options, batch, flags=found.flags, at_target=found.at_target, kept=kept, out=found.values, threads=1)
         return found
 
     def _between(self, new: Batch, old: Batch, of_new: _Kept, of_old: _Kept) -> NDArray[np.float64]:

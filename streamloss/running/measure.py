@@ -18,8 +18,9 @@ from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
 from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, row_buffer, sums_of, tolerance
 from streamloss.options import Options, Task
-from streamloss.quantities import plan
+from streamloss.quantities import CROSS_ENTROPY, plan
 from streamloss.reading.batch import NAMES, Batch
+from streamloss.running.conventions import SLOT, Beside
 from streamloss.running.grouping import grouped_by
 from streamloss.slices import kept, makes_whole
 from streamloss.slicing import Slices
@@ -41,9 +42,12 @@ class Accumulator:
         self._most_rows = 1 << (20 if task.weighted else 22)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
-        self._kept = kept_slots(self.plan)
-        self._values = np.empty((len(self._kept), 0))
         self.slices = self._empty_slices()
+        beside = Beside(task, options, threads, self.arrays) if options.convention else None
+        self._beside = beside if beside is not None and beside.lines else None
+        # The row values that somebody looks at after the fold.
+        self._kept = kept_slots(self.plan) if self.slices else SLOT[: 1 if self._beside else 0]
+        self._values = np.empty((len(self._kept), 0))
         self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
 
@@ -148,7 +152,7 @@ class Accumulator:
         """The rows of a batch in another order, in memory that is used again for the next one."""
         n = len(batch)
         new: dict[str, Any] = {"code": np.zeros(n, dtype=np.int8)}
-        for name in ("prediction", "target", "label", "weight", "bytes", "code"):
+        for name in ("prediction", "target", "label", "weight", "bytes", "masked", "code"):
             array = getattr(batch, name)
             if array is None or (name == "code" and not array.any()):
                 continue
@@ -174,15 +178,16 @@ class Accumulator:
         n = len(batch)
         if self._marks.shape[1] < n:
             self._marks = np.empty((2, n), dtype=np.uint8)
-            if self.slices:
-                self._values = row_buffer(n, len(self._kept))
+            self._values = row_buffer(n, len(self._kept))
         flags, at_target = self._marks[0, :n], self._marks[1, :n]
         flags[:] = 0
         at_target[:] = 0
         add_batch(
             self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._kept,
-            out=self._values[:, :n] if self.slices else None, sums=self._sums, threads=self.threads,
+            out=self._values[:, :n] if len(self._kept) else None, sums=self._sums, threads=self.threads,
         )  # fmt: skip
+        if self._beside is not None:
+            self._beside.add(batch, self._values[self._kept.tolist().index(CROSS_ENTROPY), :n])
         return at_target
 
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
