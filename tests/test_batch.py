@@ -367,6 +367,15 @@ def test_the_summary_is_no_report_nor_the_file_itself(file: Path) -> None:
     assert not (file.parent / "a.json").exists()
 
 
+def test_figures_go_into_a_folder_that_need_not_be_there(file: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file.write_text(LABELLED + '[[evaluate]]\nplots = "new/figures"\n')
+    result = run("batch", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert list((file.parent / "new" / "figures").glob("*.svg"))
+    assert "new/figures" in result.stdout
+
+
 def test_an_interrupt_stops_all_and_shows_what_is_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = api.evaluate
     calls: list[object] = []

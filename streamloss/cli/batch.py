@@ -151,8 +151,8 @@ def _summary(file: str, runs: Sequence[Run], output: str | None) -> shared.Desti
         writes.append(("--output of the batch", summary.file))
     shared.check_apart(writes)
     for run in runs:
-        for _, path in run.job.writes:
-            if not Path(path).is_dir():
+        for flag, path in run.job.writes:
+            if flag != shared.PLOTS:  # a folder, which need not be there
                 check_target(path, inputs)
     return summary
 
