@@ -1,8 +1,9 @@
 """The README says what happens: its commands run, and print what it shows.
 
 A ```bash block holds commands; a ```text block that follows is all they print, to standard output and standard error. A
-```python block likewise. Only the report's `run` line, which is about time, may differ. A block that imports torch, which is
-no dependency, is run where torch is (tests/test_writing.py runs it everywhere with a stand-in). After a change of the output,
+```python block likewise. Only the report's `run` line and seconds, which are about time, may differ. A block that imports
+torch, which is no dependency, is run where torch is (tests/test_writing.py runs it everywhere with a stand-in). After a
+change of the output,
 
     python tests/test_readme.py
 
@@ -31,6 +32,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", 
 EXIT_CODE = re.compile(r"#\s*exit code (\d+)$")
 # What depends on time or on the machine's caches.
 RUN = re.compile(r"^  run      .*$", re.MULTILINE)
+SECONDS = re.compile(r"\b\d+\.\d+ s\b")
 COMPILING = re.compile(r"^streamloss: compiling .*\n", re.MULTILINE)
 
 
@@ -82,7 +84,7 @@ def run(example: Example, folder: Path) -> tuple[list[tuple[int, int]], str]:
 
 
 def timeless(text: str) -> str:
-    return RUN.sub("  run      …", text)
+    return SECONDS.sub("… s", RUN.sub("  run      …", text))
 
 
 @pytest.fixture(scope="module")

@@ -151,8 +151,8 @@ def _summary(file: str, runs: Sequence[Run], output: str | None) -> shared.Desti
         writes.append(("--output of the batch", summary.file))
     shared.check_apart(writes)
     for run in runs:
-        for _, path in run.job.writes:
-            if not Path(path).is_dir():
+        for flag, path in run.job.writes:
+            if flag != shared.PLOTS:  # a folder, which need not be there
                 check_target(path, inputs)
     return summary
 
@@ -170,26 +170,26 @@ def _chosen(runs: list[Run], only: Iterable[str]) -> list[Run]:
 
 def _carried_out(runs: Sequence[Run], stop: bool) -> Iterator[dict[str, Any]]:
     """What became of each run, in the JSON summary's words; `exit_code` is None of those that were not begun."""
-    from streamloss.reporting.units import printable
-
     stopped = False
     for i, run in enumerate(runs, 1):
         record: dict[str, Any] = {"name": run.name, "command": run.command, "command_line": run.command_line}
         if stopped:
             yield record | {"exit_code": None, "outputs": []}
             continue
-        click.echo(f"streamloss: run {i} of {len(runs)}: {printable(run.name)}", err=True)
-        record |= _carried_out_one(run)
+        record |= _carried_out_one(run, f"run {i} of {len(runs)}")
         stopped = record["exit_code"] == endings.INTERRUPTED or (stop and record["exit_code"] != 0)
         yield record
 
 
-def _carried_out_one(run: Run) -> dict[str, Any]:
-    from streamloss.reporting.gates import exit_code
-
+def _carried_out_one(run: Run, which: str) -> dict[str, Any]:
     started = time.perf_counter()
     try:
+        from streamloss.reporting.gates import exit_code
+        from streamloss.reporting.units import printable
+
+        click.echo(f"streamloss: {which}: {printable(run.name)}", err=True)
         report = run.job.run(run.command_line)
+        code = exit_code(report.gates)
     except endings.EXPECTED as error:
         code, line = endings.told(error)
         return {"exit_code": code, "seconds": time.perf_counter() - started, "error": line, "outputs": []}
@@ -197,4 +197,4 @@ def _carried_out_one(run: Run) -> dict[str, Any]:
     shape = report.to_dict()
     found = {key: shape[key] for key in _OF_THE_REPORT if key in shape}
     outputs = [path for _, path in run.job.writes]
-    return {"exit_code": exit_code(report.gates), "seconds": seconds, "outputs": outputs} | found
+    return {"exit_code": code, "seconds": seconds, "outputs": outputs} | found

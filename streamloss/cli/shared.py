@@ -41,6 +41,7 @@ FORMATS = {
     "csv": Format((".csv",), "csvfile"),
     "html": Format((".html", ".htm"), "webpage"),
 }
+PLOTS = "--plots"  # the one option that writes into a folder
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
 
 
@@ -200,7 +201,7 @@ def output_as(formats: Sequence[str], *, several: bool = False) -> Decorator[Any
 output = output_as(tuple(FORMATS), several=True)
 
 plots = options(
-    "Output", option("--plots", metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files.")
+    "Output", option(PLOTS, metavar="DIR", help="Write the figures of the html report there, as SVG and PNG files.")
 )
 
 
@@ -348,7 +349,7 @@ def job(
         ("--save-state", save_state),
         ("--junit", junit),
     ]
-    writes = [(flag, file) for flag, file in (*files, ("--plots", plots)) if file is not None]
+    writes = [(flag, file) for flag, file in (*files, (PLOTS, plots)) if file is not None]
     check_apart(writes)
     for _, file in files:
         if file is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -54,7 +55,7 @@ def render_batch(summary: dict[str, Any], console: Console) -> None:
             Column("gates", cells(_gates), 3, "name"),
             Column("exit", cells(lambda run: "–" if run["exit_code"] is None else str(run["exit_code"])), 1),
             Column("time", cells(lambda run: units.duration(run["seconds"]) if "seconds" in run else ""), 6),
-            Column("output", cells(lambda run: units.printable(", ".join(run["outputs"]))), 7, "name"),
+            Column("output", cells(lambda run: _outputs(run, Path(summary["file"]).parent)), 7, "name"),
         ),
     )
     print_table(table.columns, console)
@@ -71,6 +72,12 @@ def _loss(run: Run) -> str:
     """The cross-entropy with its error and unit; nothing where there is none."""
     entry = (run.get("metrics") or {}).get(_KEY, {})
     return f"{text} {run['unit']}" if (text := wording.measured(_KEY, entry)) else ""
+
+
+def _outputs(run: Run, folder: Path) -> str:
+    """What the run wrote, as seen from the file's folder, where it is below."""
+    paths = map(Path, run["outputs"])
+    return units.printable(", ".join(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths))
 
 
 def _gates(run: Run) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from streamloss.reporting import units
-from streamloss.reporting.columns import Column
+from streamloss.reporting.columns import Column, table_of
 from streamloss.reporting.tables import print_table, shortened, wrapped
 
 _FILE_WIDTH = 40
@@ -24,7 +24,8 @@ def render(record: dict[str, Any], console: Any) -> None:
     for table in record["tables"]:
         rows, by = table["rows"], table["by"]
         if rows:
-            print_table(_columns(record, rows, by, len(files) > 1), console, _title(record, by, files))
+            found = table_of(_title(record, by, files), _columns(record, rows, by, len(files) > 1))
+            print_table(found.columns, console, found.title)
     if record["more"]:
         wrapped(f"{units.counted(record['more'], 'more row')}: -o writes all", console)
     elif not any(table["rows"] for table in record["tables"]):
