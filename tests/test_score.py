@@ -85,7 +85,7 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row group is a part of its own."""
-    monkeypatch.setattr(ordered.Input, "parts", lambda self, parts=ordered.Input.parts: parts(self, 1))
+    monkeypatch.setattr(ordered.Input, "cuts", lambda self, cuts=ordered.Input.cuts: cuts(self, 1))
 
 
 # ---- values
@@ -777,7 +777,7 @@ def test_hostile_text_in_the_table(tmp_path: Path) -> None:
     assert "\x1b" not in shown
     assert "[red]k\\x1b" in shown
     assert "\\x1b[2J[bold]ww" in shown
-    assert f"…{'a' * 31}.parquet" in shown
+    assert f"…{'a' * 23}.parquet" in shown
     assert all(len(line) <= 100 for line in shown.splitlines())
 
 

@@ -12,7 +12,7 @@ from streamloss.reporting import units
 from streamloss.reporting.columns import Column, table_of
 from streamloss.reporting.tables import print_table, shortened, wrapped
 
-_FILE_WIDTH = 40
+_FILE_WIDTH = 32
 _CELL_WIDTH = 24
 
 Rows = list[dict[str, Any]]
