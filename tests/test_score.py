@@ -85,7 +85,7 @@ def run(*words: str) -> Result:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row group is a part of its own."""
-    monkeypatch.setattr(ordered.Input, "cuts", lambda self, cuts=ordered.Input.cuts: cuts(self, 1))
+    monkeypatch.setattr(ordered.Input, "parts", lambda self, parts=ordered.Input.parts: parts(self, 1))
 
 
 # ---- values

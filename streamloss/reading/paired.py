@@ -35,7 +35,7 @@ def paired(new: Input, old: Input, key: str | None) -> list[Callable[[], Iterato
         raise DataError(f"the models have different rows: {new.rows} of the new one, {old.rows} of the old one")
     if not new.is_stream and not old.is_stream and new.groups == old.groups:
         cuts = new.cuts()
-        parts = zip(new.parts(cuts), old.parts(cuts), strict=True)
+        parts = zip(new.parts(cuts=cuts), old.parts(cuts=cuts), strict=True)
         return [partial(_aligned, partial(read_part, a, new.plan), partial(read_part, b, old.plan), key) for a, b in parts]
     return [partial(_aligned, partial(_all, new), partial(_all, old), key)]
 

@@ -99,7 +99,9 @@ def open_file(path: str) -> pa.NativeFile:
 
 
 def unreadable(path: str | None, error: BaseException, row_group: int | None = None) -> DataError:
-    """The one line for whatever Arrow or the system raised."""
+    """The one line for whatever Arrow or the system raised; what Arrow makes of an interrupt is one again."""
+    if isinstance(error, pa.ArrowCancelled):
+        raise KeyboardInterrupt from error
     place = Place(path, row_group)
     if isinstance(error, FileNotFoundError):
         return DataError("no such file", place=place)

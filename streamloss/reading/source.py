@@ -101,10 +101,10 @@ class Input:
                     begin, size = group + 1, 0
         return found
 
-    def parts(self, cuts: list[Cut] | None = None) -> list[Part]:
-        """What is read on its own, by default the input's own cuts; without those of no rows."""
+    def parts(self, target_bytes: int = PART_BYTES, *, cuts: list[Cut] | None = None) -> list[Part]:
+        """What is read on its own, cut to about `target_bytes` or at the `cuts` of another input; without what has no rows."""
         parts = []
-        for number, begin, end in self.cuts() if cuts is None else cuts:
+        for number, begin, end in self.cuts(target_bytes) if cuts is None else cuts:
             file = self._planned[number]
             count = sum(file.rows[begin:end])
             if count:
@@ -325,6 +325,8 @@ def _stdin() -> pa.RecordBatchReader:
         raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
     try:
         return pa.ipc.open_stream(source)
+    except pa.ArrowCancelled as error:
+        raise KeyboardInterrupt from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise DataError(
             f"no Arrow IPC stream ({first_line(error)}); Parquet goes in by its path",
