@@ -81,7 +81,7 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
     return metrics
 
 
-def slices_of(settled: Settled, shown: Options, clustered: Settled | None) -> list[SliceReport]:
+def slices_of(settled: Settled, shown: Options, clustered: Settled | None = None) -> list[SliceReport]:
     """Every slice, in the order of its values; what is beyond the cap comes first where there is such a thing."""
     found: list[SliceReport] = []
     clusters = clusters_of(clustered)

@@ -98,20 +98,6 @@ def why(value: dict[str, Any]) -> str:
     return str(units.printable(": ".join(told)))
 
 
-def causes(report: Report) -> list[str]:
-    """The same of every tool, once for all of its numbers that it holds for."""
-    lines = []
-    for tool, values in (report.get("conventions") or {}).items():
-        named: dict[str, list[str]] = {}
-        for key, value in values.items():
-            title = (report["metrics"].get(key) or value).get("title") or key
-            named.setdefault(why(value), []).append(title)
-        for text, titles in named.items():
-            about = units.printable(tool) if len(named) == 1 else f"{units.printable(tool)}, {', '.join(titles)}"
-            lines += [f"{about}  —  {text}"] if text else []
-    return lines
-
-
 def failures(metrics: Metrics) -> list[str]:
     """The quantities that could not be computed, with their reasons."""
     failed = [(key, metric) for key, metric in metrics.items() if metric.get("mean") is None]
