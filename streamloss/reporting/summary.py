@@ -37,8 +37,6 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     clusters = clusters_of(by_columns.get((CLUSTER,)))
     measures = Measures(Whole(state), shown, clusters=clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
-    if "cross_entropy" in metrics:
-        metrics["cross_entropy"] = replace(metrics["cross_entropy"], edge=edge(measures))
     sliced = [by_columns[by] for by in state.options.groupings]
     slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER))) for settled in sliced]
     body = {
@@ -74,6 +72,8 @@ def rows_of(ledger: list[int]) -> dict[str, int]:
 def metrics_of(measures: Measures) -> dict[str, Metric]:
     """Every quantity of the table."""
     metrics = {key: measures.metric(quantity) for key, quantity in measures.plan.table.items()}
+    if metrics.get("cross_entropy") and metrics["cross_entropy"].infinite:
+        metrics["cross_entropy"] = replace(metrics["cross_entropy"], edge=edge(measures))
     rows = rows_of(measures.ledger)
     if rows["used"] == 0:
         reason = _why_none(rows)
