@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import termios
-import time
 import tomllib
-from array import array
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -393,40 +384,6 @@ def test_an_interrupt_stops_all_and_shows_what_is_there(file: Path, monkeypatch:
     assert result.exit_code == 130
     assert len(calls) == 2
     assert "3 runs · 1 done · 1 interrupted · 1 not run" in result.stdout
-
-
-def _wait_until_read(pipe: int) -> None:
-    """Until nothing that was written to the pipe is left in it."""
-    for _ in range(600):
-        left = array("i", [0])
-        fcntl.ioctl(pipe, termios.FIONREAD, left)
-        if not left[0]:
-            return
-        time.sleep(0.1)
-    raise TimeoutError
-
-
-def test_a_signal_ends_a_batch_with_130(tmp_path: Path) -> None:
-    """The real thing: Ctrl-C while a run waits for its rows from standard input."""
-    (tmp_path / "run.toml").write_text('[[evaluate]]\npaths = "-"\n[[evaluate]]\n' + f'paths = "{DIGITS}"\n')
-    words = [sys.executable, "-m", "streamloss", "batch", "run.toml"]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    begun = subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
-    try:
-        assert begun.stderr is not None
-        assert begun.stderr.readline() == b"streamloss: run 1 of 2: evaluate-1\n"
-        assert begun.stdin is not None
-        begun.stdin.write(b"\xff")
-        begun.stdin.flush()
-        _wait_until_read(begun.stdin.fileno())
-        begun.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):  # only then its input ends, in case the signal did not reach the read
-            begun.wait(timeout=30)
-        printed, _ = begun.communicate(timeout=60)
-    finally:
-        begun.kill()
-    assert begun.returncode == 130
-    assert "2 runs · 1 interrupted · 1 not run" in printed.decode()
 
 
 def test_the_summary_shows_hostile_names_as_text() -> None:
