@@ -10,7 +10,7 @@ error of d̄ times itself. Source: the estimates that llama.cpp's `--kl-divergen
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -23,7 +23,7 @@ from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
-from streamloss.slices import CLUSTER, Key, Settled
+from streamloss.slices import CLUSTER, Key
 
 # What a comparison says of the models to one another, not of either to the truth.
 OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_divergence", "same_top")
@@ -32,11 +32,9 @@ OF_THE_TRUTH = ("target_entropy", "kl_divergence", "reverse_kl_divergence", "js_
 class Two:
     """The measures of two models, and those between them, over the same rows."""
 
-    def __init__(self, sides: Sides, group: int, shown: Options, clusters: Sides | None, key: Key) -> None:
-        of_each = (None, None, None) if clusters is None else clusters.all()
+    def __init__(self, sides: Sides, group: int, shown: Options, clusters: Sequence[Clusters | None]) -> None:
         new, old, between = (
-            Measures(Slice(settled, group), shown, clusters=_clusters(each, key))
-            for settled, each in zip(sides.all(), of_each, strict=True)
+            Measures(Slice(settled, group), shown, clusters=each) for settled, each in zip(sides.all(), clusters, strict=True)
         )
         self.new, self.old, self.between, self.shown = new, old, between, shown
 
@@ -138,9 +136,12 @@ class Two:
         return found | {"ratio": math.exp(mean), "ratio_stderr": math.exp(mean) * error} | ends
 
 
-def _clusters(settled: Settled | None, key: Key) -> Clusters | None:
-    """Those of the slice with this key."""
-    return None if settled is None else clusters_of(settled).get(key) or no_clusters(settled)
+def _clusters(sides: Sides | None) -> Callable[[Key], list[Clusters | None]]:
+    """The clusters of the three sides by the key of a slice, looked up once for all slices."""
+    if sides is None:
+        return lambda key: [None, None, None]
+    found = [(clusters_of(settled), no_clusters(settled)) for settled in sides.all()]
+    return lambda key: [known.get(key, none) for known, none in found]
 
 
 def _interval(name: str, value: float, error: float, z: float) -> dict[str, float]:
@@ -164,7 +165,7 @@ def _of_a_model(measures: Measures) -> dict[str, Metric]:
 def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Report:
     """The report of a comparison; `shown` may differ from its options in unit, quantiles, confidence, min_slice_rows."""
     by_columns = {sides.new.by: sides for sides in found.groupings[1:]}
-    whole = Two(found.whole, 0, shown, by_columns.get((CLUSTER,)), ())
+    whole = Two(found.whole, 0, shown, _clusters(by_columns.get((CLUSTER,)))(()))
     sliced = [by_columns[by] for by in found.options.groupings]
     slices = [_slices(sides, shown, by_columns.get((*sides.new.by, CLUSTER))) for sides in sliced]
     new = whole.new
@@ -188,9 +189,9 @@ def summarize_comparison(found: Comparison, shown: Options, **run: Any) -> Repor
 
 
 def _slices(sides: Sides, shown: Options, clusters: Sides | None) -> list[SliceReport]:
-    found = []
+    found, of_key = [], _clusters(clusters)
     for number, key in enumerate(sides.new.keys):
-        two = Two(sides, number, shown, clusters, key)
+        two = Two(sides, number, shown, of_key(key))
         other = sides.new.has_other and number == 0
         values: Mapping[str, Any] = dict(zip(sides.new.by, (OTHER,) * len(sides.new.by) if other else key, strict=True))
         more = {

@@ -88,7 +88,8 @@ class Accumulator:
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
 
-        More than `_most_rows` rows are added in pieces: what stands before the bad row's piece then stays.
+        More than `_most_rows` rows are added in pieces: what stands before the bad row's piece then stays. With slices the sums
+        are of no more use after a bad row.
         """
         if len(batch) > self._most_rows:
             for start in range(0, len(batch), self._most_rows):
