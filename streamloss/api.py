@@ -136,6 +136,8 @@ def compared_options(options: dict[str, Any], *, same: bool) -> tuple[Options, O
     old = {name.removeprefix("baseline_"): value for name, value in options.items() if name.startswith("baseline_")}
     own = {name: value for name, value in options.items() if value is not None and not name.startswith("baseline_")}
     asked = Options.of(**{"quantiles": COMPARED} | own)
+    if asked.convention:
+        raise UsageError("--convention tells of one model: evaluate each of the two")
     return asked, _old_options(asked, old, same)
 
 

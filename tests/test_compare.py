@@ -306,6 +306,8 @@ def test_rows_that_do_not_belong_together(tmp_path: Path) -> None:
         streamloss.compare({"a": new, "b": old[:, :3], "y": label}, logits="a", baseline_logits="b", label="y")
     with pytest.raises(UsageError, match="which column has the old model's prediction"):
         streamloss.compare({"a": new, "y": label}, logits="a", label="y")
+    with pytest.raises(UsageError, match="--convention tells of one model"):
+        streamloss.compare({"a": new, "b": old, "y": label}, logits="a", baseline_logits="b", label="y", convention="torch")
     with pytest.raises(UsageError, match="no option 'baseline_label'"):
         streamloss.compare({"a": new, "y": label}, logits="a", label="y", baseline_label="y")
     with pytest.raises(UsageError, match="predict different things"):
