@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @config.option
 @shared.columns
 @shared.loss
+@shared.sweep
 @shared.slices
 @shared.checks
 @shared.display

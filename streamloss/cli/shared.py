@@ -120,7 +120,7 @@ columns = options(
 
 loss = options(
     "Loss",
-    option("--temperature", type=float, metavar="T", help="p = softmax(z / T).  [default: 1]"),
+    option("--temperature", metavar="T|FILE", help="p = softmax(z / T); T may be a report of calibrate.  [default: 1]"),
     option("--target-temperature", type=float, metavar="T", help="The same for target logits.  [default: 1]"),
     option("--ignore-index", type=int, metavar="N", help="Rows with this label are ignored."),
     option("--label-smoothing", type=float, metavar="E", help="q' = (1 - E) q + E / K.  [default: 0]"),
@@ -138,6 +138,14 @@ loss = options(
     option("--top-k", type=int, multiple=True, metavar="K", help="Top-K accuracy; repeatable.  [default: 5]"),
     option("--bins", type=int, metavar="N", help="Bins of the calibration errors.  [default: 15]"),
     option("--metrics", metavar="LIST", help="Only these, by their keys in the JSON report, comma-separated."),
+)
+
+_grid = option("--temperatures", metavar="LIST", help="The curve at these T.  [default: 0.25 to 4, four an octave]")
+grid = options("Loss", _grid)
+sweep = options(
+    "Loss",
+    option("--temperature-sweep", is_flag=True, help="Also loss and calibration error by T, and the T of least loss."),
+    _grid,
 )
 
 checks = options(
