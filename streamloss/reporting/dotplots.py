@@ -65,9 +65,8 @@ def _quantiles(report: Report) -> Iterator[DotPlot]:
     metric, loss = contents.known(metrics, "kl_divergence"), contents.known(metrics, "cross_entropy")
     if metric is None or (loss is not None and loss.get("quantiles") == metric.get("quantiles")):
         return
-    values = [(units.quantile(q), float(metric["quantiles"][q])) for q in contents.levels([metric])]
-    values += [(name, float(metric[name])) for name in ("min", "max") if metric.get(name) is not None]
-    values.sort(key=lambda pair: pair[1])
+    low, high = ([(name, float(metric[name]))] if metric.get(name) is not None else [] for name in ("min", "max"))
+    values = low + [(units.quantile(q), float(metric["quantiles"][q])) for q in contents.levels([metric])] + high
     lines = [Line(name, value, None, None, units.number(value, digits=3)) for name, value in values if value > 0]
     if len(lines) > 2:
         words = "; ".join(f"{line.name}: {line.text}" for line in lines)
