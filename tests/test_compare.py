@@ -353,6 +353,9 @@ def test_the_command(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["command"] == "compare" and len(report["slices"]) == 4
+    promised = {"0.001", "0.01", "0.05", "0.1", "0.5", "0.9", "0.95", "0.99", "0.999"}
+    for key in ("kl_divergence", "reverse_kl_divergence", "js_divergence", "delta_p"):
+        assert promised <= report["metrics"][key]["quantiles"].keys()
     assert "difference" in (tmp_path / "report.md").read_text() and "Δp" in (tmp_path / "report.html").read_text()
     gates = [
         "--fail-if",
