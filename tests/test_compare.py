@@ -20,6 +20,7 @@ from streamloss.options import Options
 from streamloss.reading.source import open_input
 from streamloss.running import comparing
 
+DIGITS = "data/digits.parquet"
 Z95 = 1.959963984540054
 
 
@@ -335,19 +336,16 @@ def test_bad_rows_of_either_model() -> None:
     assert found.to_dict()["comparison"] == clean.to_dict()["comparison"]
 
 
+OLD_AND_NEW = ("compare", DIGITS, "--probs", "mlp_probs", "--baseline-logits", "logits", "--label", "label")
+
+
+def test_no_convention_is_offered() -> None:
+    done = CliRunner().invoke(cli, [*OLD_AND_NEW, "--convention", "torch"])
+    assert done.exit_code == 2 and "No such option" in done.output and "--convention" in done.output
+
+
 def test_the_command(tmp_path: Path) -> None:
-    words = [
-        "compare",
-        "data/digits.parquet",
-        "--probs",
-        "mlp_probs",
-        "--baseline-logits",
-        "logits",
-        "--label",
-        "label",
-        "--by",
-        "group",
-    ]
+    words = [*OLD_AND_NEW, "--by", "group"]
     for ending in ("json", "md", "csv", "html"):
         done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / f"report.{ending}")])
         assert done.exit_code == 0, done.output

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -718,6 +719,9 @@ def test_no_row_is_used() -> None:
         ((DIGITS, "--worst", "3", "--label", ""), "it needs truth"),
         ((DIGITS, "--worst", "0"), "--worst"),
         ((DIGITS, "--worst", "3", "--by", "group,group"), "the same column twice"),
+        ((DIGITS, "-o", "x", "--by", "group", "--max-slices", "3"), "--max-slices limits the slices whose costliest rows"),
+        ((DIGITS, "-o", "x", "--bins", "10"), "No such option"),
+        ((DIGITS, "-o", "x", "--convention", "torch"), "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -741,6 +745,20 @@ def test_wrong_usage(words: tuple[str, ...], said: str, tmp_path: Path, monkeypa
 def test_wrong_settings(settings_: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         streamloss.score(DIGITS, **settings_)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Options)])
+def test_no_option_is_ignored(field: str) -> None:
+    """What the command does not offer is refused from Python, by name, and nothing else is."""
+    try:
+        streamloss.score(DIGITS, **{field: "1"})
+        said = ""
+    except StreamlossError as error:
+        said = str(error)
+    refused = f"--{field.replace('_', '-')} is for the report of all rows together" in said
+    assert refused == (field not in {param.name for param in cli.commands["score"].params})
+    if refused:
+        assert streamloss.score(DIGITS, **{field: None}).num_rows == 900
 
 
 def test_the_command(tmp_path: Path) -> None:

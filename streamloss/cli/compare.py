@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     shared.option("--baseline-temperature", type=float, metavar="T", help="Its temperature.  [default: that of --temperature]"),
 )
 @shared.loss
+@shared.bins
 @shared.slices
 @shared.checks
 @shared.display

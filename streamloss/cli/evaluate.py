@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @config.option
 @shared.columns
 @shared.loss
+@shared.bins
+@shared.conventions
 @shared.slices
 @shared.checks
 @shared.display

@@ -129,15 +129,21 @@ loss = options(
     option("--focal-gamma", type=float, metavar="G", help="Adds the focal loss with this exponent."),
     option("--focal-alpha", type=float, metavar="A", help="Factor of the focal loss: A for y = 1, 1 - A for y = 0."),
     option("--zero", metavar="inf|clip:EPS", help="What a true class of probability 0 costs.  [default: inf]"),
+    option("--top-k", type=int, multiple=True, metavar="K", help="Top-K accuracy; repeatable.  [default: 5]"),
+    option("--metrics", metavar="LIST", help="Only these, by their keys in the JSON report, comma-separated."),
+)
+
+# What only all rows together have, and what only one model has: not every command that has losses has these.
+bins = options("Loss", option("--bins", type=int, metavar="N", help="Bins of the calibration errors.  [default: 15]"))
+
+conventions = options(
+    "Loss",
     option(
         "--convention",
         multiple=True,
         type=click.Choice((EXACT, *TOOLS)),
         help="Also what this tool would print of the same rows; repeatable.  [default: exact]",
     ),
-    option("--top-k", type=int, multiple=True, metavar="K", help="Top-K accuracy; repeatable.  [default: 5]"),
-    option("--bins", type=int, metavar="N", help="Bins of the calibration errors.  [default: 15]"),
-    option("--metrics", metavar="LIST", help="Only these, by their keys in the JSON report, comma-separated."),
 )
 
 checks = options(
