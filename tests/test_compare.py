@@ -344,6 +344,20 @@ def test_no_convention_is_offered() -> None:
     assert done.exit_code == 2 and "No such option" in done.output and "--convention" in done.output
 
 
+def test_a_comparison_keeps_no_state(tmp_path: Path) -> None:
+    file, state = tmp_path / "options.toml", tmp_path / "two.state"
+    file.write_text(f"save_state = {json.dumps(str(state))}\n")
+    for words, said in (
+        (("--save-state", str(state)), "No such option"),
+        (("--config", str(file)), "there is no option 'save_state'"),
+    ):
+        done = CliRunner().invoke(cli, [*OLD_AND_NEW, *words])
+        assert (done.exit_code, done.stdout, state.exists()) == (2, "", False)
+        assert said in done.stderr
+    with pytest.raises(UsageError, match="no option 'save_state'"):
+        streamloss.compare(DIGITS, probs="mlp_probs", baseline_logits="logits", label="label", save_state=str(state))
+
+
 def test_the_command(tmp_path: Path) -> None:
     words = [*OLD_AND_NEW, "--by", "group"]
     for ending in ("json", "md", "csv", "html"):
