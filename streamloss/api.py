@@ -54,25 +54,34 @@ def evaluate(
     asked = Options.of(**options)
     gates = parse_all(fail_if)
     count = thread_count(threads)
-    started, compiling = time.perf_counter(), jit.compile_seconds()
+    clock = _Clock()
     source: Input = open_input(paths, asked, batch_rows, reader)
     state = run(source, asked, count, progress)
-    compiling = jit.compile_seconds() - compiling
-    seconds = time.perf_counter() - started - compiling
+    about = clock.run(count, state.arrays["ledger"], source.bytes)
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
-    size = source.bytes
-    report = summarize(
-        state,
-        seconds=seconds,
-        compile_seconds=compiling,
-        rows_per_second=int(state.arrays["ledger"][:14].sum()) / seconds,
-        bytes_per_second=None if size is None else size / seconds,
-        device="cpu",
-        threads=count,
-        engine="local",
-    )
-    return _judged(report, gates)
+    return _judged(summarize(state, **about), gates)
+
+
+class _Clock:
+    """How long a run takes, from now on, without the compiling of kernels."""
+
+    def __init__(self) -> None:
+        self._started, self._compiled = time.perf_counter(), jit.compile_seconds()
+
+    def run(self, threads: int, ledger: Any, size: int | None) -> dict[str, Any]:
+        """What the report says of the run that ends now; the ledger tells how many rows were read, `size` how many bytes."""
+        compiling = jit.compile_seconds() - self._compiled
+        seconds = time.perf_counter() - self._started - compiling
+        return {
+            "seconds": seconds,
+            "compile_seconds": compiling,
+            "rows_per_second": int(ledger[..., :14].sum()) / seconds,
+            "bytes_per_second": None if size is None else size / seconds,
+            "device": "cpu",
+            "threads": threads,
+            "engine": "local",
+        }
 
 
 def _judged(report: Report, gates: Sequence[Gate]) -> Report:
@@ -103,26 +112,14 @@ def compare(
     asked, old_asked = compared_options(options, same=baseline is None)
     gates = parse_all(fail_if)
     count = thread_count(threads)
-    started, compiling = time.perf_counter(), jit.compile_seconds()
+    clock = _Clock()
     keys = () if key is None else (key,)
     source = open_input(paths, asked, batch_rows, reader, keys=keys)
     old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys=keys)
     found = comparing.compare(source, old_source, asked, old_asked, key, count, progress)
-    compiling = jit.compile_seconds() - compiling
-    seconds = time.perf_counter() - started - compiling
     size = None if source.bytes is None or old_source.bytes is None else sum(entry["bytes"] or 0 for entry in found.inputs)
-    report = summarize_comparison(
-        found,
-        asked,
-        seconds=seconds,
-        compile_seconds=compiling,
-        rows_per_second=int(found.whole.new.arrays["ledger"][:, :14].sum()) / seconds,
-        bytes_per_second=None if size is None else size / seconds,
-        device="cpu",
-        threads=count,
-        engine="local",
-    )
-    return _judged(report, gates)
+    about = clock.run(count, found.whole.new.arrays["ledger"], size)
+    return _judged(summarize_comparison(found, asked, **about), gates)
 
 
 COMPARED = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)  # quantiles of a comparison

@@ -41,6 +41,8 @@ FORMATS = {
     "csv": Format((".csv",), "csvfile"),
     "html": Format((".html", ".htm"), "webpage"),
 }
+RUN = ("threads", "batch_rows", "reader")  # options of a run that change no number
+WRITTEN = ("form", "output", "plots", "junit")  # where a report goes
 PLOTS = "--plots"  # the one option that writes into a folder
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
 
@@ -91,6 +93,11 @@ def options(section: str, *given: tuple[tuple[str, ...], dict[str, Any]]) -> Dec
 def option(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     """An option for `options`."""
     return names, settings
+
+
+def taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The options of these names, taken out of those that were given."""
+    return {name: given.pop(name) for name in names}
 
 
 paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
