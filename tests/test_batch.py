@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 
 from streamloss import api
 from streamloss.cli import batch as batches
@@ -26,13 +26,6 @@ ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 BATCH = ROOT / "data" / "batch.toml"
 LABELLED = f'label = "label"\npaths = "{DIGITS}"\n'
-
-
-def run(*words: str) -> Result:
-    result = CliRunner().invoke(cli, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
