@@ -520,6 +520,29 @@ def test_dictionaries_are_kept_as_what_they_stand_for(tmp_path: Path) -> None:
     assert [r["word"] for r in sliced.to_pylist() if r["by"]] == [None, "a", "b", "c"]
 
 
+@pytest.mark.parametrize("more", [{}, {"worst": 2}, {"worst": 3, "by": "word"}], ids=str)
+def test_views_are_kept_as_what_they_show(more: dict[str, Any], tmp_path: Path) -> None:
+    text = pa.array(["a", None, "b" * 30, ""], pa.string_view())
+    coded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1], pa.int8()), pa.array(["x", "y"], pa.string_view()))
+    for column, kind in (
+        (text, pa.large_string()),
+        (text.cast(pa.binary_view()), pa.large_binary()),
+        (coded, pa.large_string()),
+    ):
+        data = table(4).append_column("word", text).append_column("kept", column)
+        # pyarrow cannot write dictionaries of views
+        for source in (data,) if column is coded else (data, write(tmp_path / "a.parquet", data)):
+            rows = streamloss.score(source, keep=["kept", "id"], **more)
+            assert rows.schema.field("kept").type == kind
+            assert rows["kept"].to_pylist() == [column[i].as_py() for i in rows["id"].to_pylist()]
+    nested = table(4).append_column("word", text).append_column("kept", pa.array([["a"]] * 4, pa.list_(pa.string_view())))
+    if "worst" in more:
+        with pytest.raises(UsageError, match=r"--worst cannot pick rows of .*'kept' \(list<"):
+            streamloss.score(nested, keep="kept", **more)
+    else:
+        assert streamloss.score(nested, keep="kept")["kept"].to_pylist() == [["a"]] * 4
+
+
 def test_what_the_path_tells_can_be_kept(tmp_path: Path) -> None:
     for year, site in ((2025, "x"), (2026, "y z")):
         write(tmp_path / f"year={year}" / f"site={site.replace(' ', '%20')}" / "0.parquet", table(2))
