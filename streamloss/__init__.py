@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "calibrate": "api",
     "compare": "api",
     "evaluate": "api",
     "merge": "api",
@@ -28,6 +29,7 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from streamloss.api import Evaluator as Evaluator
+    from streamloss.api import calibrate as calibrate
     from streamloss.api import compare as compare
     from streamloss.api import evaluate as evaluate
     from streamloss.api import merge as merge

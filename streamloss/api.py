@@ -18,7 +18,9 @@ from streamloss.reporting.gates import judge, parse_all
 from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
+from streamloss.reporting.temperature import Temperatures
 from streamloss.running import comparing
+from streamloss.running.calibrating import look
 from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
@@ -57,26 +59,26 @@ def evaluate(
     clock = _Clock()
     source: Input = open_input(paths, asked, batch_rows, reader)
     state = run(source, asked, count, progress)
-    about = clock.run(count, state.arrays["ledger"], source.bytes)
+    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count)
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
-    return _judged(summarize(state, **about), gates)
+    return _judged(summarize(state, **ran), gates)
 
 
 class _Clock:
-    """How long a run takes, from now on, without the compiling of kernels."""
+    """How long a run takes, apart from compiling."""
 
     def __init__(self) -> None:
         self._started, self._compiled = time.perf_counter(), jit.compile_seconds()
 
-    def run(self, threads: int, ledger: Any, size: int | None) -> dict[str, Any]:
-        """What the report says of the run that ends now; the ledger tells how many rows were read, `size` how many bytes."""
+    def facts(self, rows: int, size: int | None, threads: int) -> dict[str, Any]:
+        """What `run` says in the report."""
         compiling = jit.compile_seconds() - self._compiled
         seconds = time.perf_counter() - self._started - compiling
         return {
             "seconds": seconds,
             "compile_seconds": compiling,
-            "rows_per_second": int(ledger[..., :14].sum()) / seconds,
+            "rows_per_second": rows / seconds,
             "bytes_per_second": None if size is None else size / seconds,
             "device": "cpu",
             "threads": threads,
@@ -118,8 +120,46 @@ def compare(
     old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys=keys)
     found = comparing.compare(source, old_source, asked, old_asked, key, count, progress)
     size = None if source.bytes is None or old_source.bytes is None else sum(entry["bytes"] or 0 for entry in found.inputs)
-    about = clock.run(count, found.whole.new.arrays["ledger"], size)
-    return _judged(summarize_comparison(found, asked, **about), gates)
+    ran = clock.facts(int(found.whole.new.arrays["ledger"][:, :14].sum()), size, count)
+    return _judged(summarize_comparison(found, asked, **ran), gates)
+
+
+def calibrate(
+    paths: Any,
+    *,
+    threads: int | None = None,
+    batch_rows: int | None = None,
+    reader: Reader = "auto",
+    progress: Watcher | None = None,
+    fail_if: str | Sequence[str] = (),
+    **options: Any,
+) -> Report:
+    """Finds the temperature that logits should be divided by and returns the report, with the curve and what it would save.
+
+    The rows are read once for the curve and a few times more for the best temperature, of all rows and of every slice. The
+    metrics are those at `temperature`; `Report.metrics["best_temperature"]` is what was found, and "temperature" in
+    `Report.to_dict()` has the loss there.
+
+    paths: as in `evaluate`, but not what can be read only once: standard input or an Arrow reader.
+    options: those of `evaluate`; `temperatures` is the curve's grid.
+
+    Raises `DataError` for bad data, `UsageError` for wrong options, for predictions that are no logits, and without a truth.
+    """
+    asked = Options.of(**{"temperature_sweep": True} | options)
+    gates = parse_all(fail_if)
+    count = thread_count(threads)
+    clock = _Clock()
+    source = open_input(paths, asked, batch_rows, reader)
+    if source.rows is None:
+        raise UsageError("calibrate reads its input several times: give files, a table or arrays, not a stream")
+    state = run(source, asked, count, progress)
+    found = Temperatures(state, asked)
+    while (wanted := found.wanted()) is not None:
+        if source.is_stream:
+            source = open_input(paths, asked, batch_rows, reader)
+        found.learn(wanted, look(source, asked, wanted, count, progress))
+    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count) | {"passes": 1 + found.looks}
+    return _judged(summarize(state, command="calibrate", temperatures=found, **ran), gates)
 
 
 COMPARED = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)  # quantiles of a comparison
@@ -135,6 +175,8 @@ def compared_options(options: dict[str, Any], *, same: bool) -> tuple[Options, O
     asked = Options.of(**{"quantiles": COMPARED} | own)
     if asked.convention:
         raise UsageError("--convention tells of one model: evaluate each of the two")
+    if asked.sweep:
+        raise UsageError("a sweep of temperatures is of one model: evaluate or calibrate each of the two")
     return asked, _old_options(asked, old, same)
 
 

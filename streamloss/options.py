@@ -6,6 +6,7 @@ report. `definition` is the part of the options that changes the numbers; states
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -29,6 +30,10 @@ DISPLAY = ("unit", "quantiles", "confidence", "min_slice_rows")
 TOOLS = ("torch", "keras", "tensorflow", "caffe", "sklearn")
 EXACT = "exact"
 
+# The temperatures of a sweep, four to the octave.
+TEMPERATURES = (0.25, 0.3, 0.35, 0.42, 0.5, 0.6, 0.7, 0.84, 1.0, 1.19, 1.41, 1.68, 2.0, 2.38, 2.83, 3.36, 4.0)
+
+MAX_TEMPERATURES = 256
 MAX_TOP_K = 8  # so many different k of --top-k at most
 
 # A row's probabilities may miss 1 by this much before the row breaks the rule `row_sum`.
@@ -59,6 +64,8 @@ class Options:
     classes: tuple[str, ...] | None = None
 
     temperature: float = 1.0
+    temperature_sweep: bool = False
+    temperatures: tuple[float, ...] = ()
     target_temperature: float = 1.0
     ignore_index: int | None = None
     label_smoothing: float = 0.0
@@ -107,6 +114,10 @@ class Options:
                     f"--{name.replace('_', '-')} divides logits; log-probabilities may be passed as --"
                     f"{form.replace('_', '-')}, for their softmax gives the probabilities back"
                 )
+        for t in self.temperatures:
+            _check("temperatures", t, lambda v: 2**-20 <= v <= 2**20, "positive numbers (2^-20 to 2^20)")
+        if len(set(self.temperatures)) != len(self.temperatures) or len(self.temperatures) > MAX_TEMPERATURES:
+            raise UsageError(f"--temperatures takes up to {MAX_TEMPERATURES} different numbers")
         _check("label_smoothing", self.label_smoothing, lambda v: 0 <= v <= 1, "between 0 and 1")
         _check("pos_weight", self.pos_weight, lambda v: 0 < v < math.inf, "a positive number")
         if self.focal_gamma is not None:
@@ -166,6 +177,12 @@ class Options:
     def groupings(self) -> tuple[tuple[str, ...], ...]:
         """The columns of every `--by`: rows with the same values in them make a slice."""
         return tuple(tuple(name.strip() for name in item.split(",")) for item in self.by)
+
+    @property
+    def sweep(self) -> tuple[float, ...]:
+        """The temperatures of the curve, if one was asked for, ascending; the report's own is one of them."""
+        asked = self.temperatures or (TEMPERATURES if self.temperature_sweep else ())
+        return tuple(sorted({*asked, self.temperature})) if asked else ()
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -261,6 +278,26 @@ def _numbers(kind: type[int] | type[float]) -> Any:
     return parse
 
 
+def _temperature(name: str, value: Any) -> float:
+    """A temperature as a number, or as the JSON report that `calibrate` wrote."""
+    if isinstance(value, int | float):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    flag = "--" + name.replace("_", "-")
+    try:
+        found = json.loads(Path(value).read_text(encoding="utf-8"))["temperature"]["best"]
+        if found["temperature"] is None:
+            raise UsageError(f"{flag}: {value} has no best temperature: {found['reason']}")
+        return float(found["temperature"])
+    except OSError as error:
+        raise UsageError(f"{flag} is a number or a report of calibrate, not {value!r}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{flag}: {value} is no JSON report of calibrate") from error
+
+
 def _tools(name: str, value: Any) -> tuple[str, ...]:
     """Tools in the order of TOOLS, each once, for the order and the number of times say nothing."""
     asked = _lines(name, value)
@@ -290,6 +327,8 @@ _PARSERS: Mapping[str, Any] = {
     "convention": _tools,
     "metrics": lambda name, value: tuple(_lines(name, value)),
     "quantiles": _numbers(float),
+    "temperature": _temperature,
+    "temperatures": _numbers(float),
     "top_k": _numbers(int),
     "zero": _zero,
 }

@@ -17,7 +17,8 @@ CROSS_ENTROPY, ENTROPY, TARGET_ENTROPY, KL, REVERSE_KL, JS = range(6)
 BRIER, CONFIDENCE, OVERCONFIDENCE, ACCURACY, SAME_TOP, FOCAL, BYTES = range(6, 13)
 SCORE, OUTCOME = 13, 14  # the reliability histogram's two sides: the confidence that is judged, and what happened
 DELTA_P, DELTA_P_SQUARED = 15, 16  # of a comparison
-TOP_K = 17  # the first of the top-k slots
+ENTROPY_GAP = 17  # written by the fold, where it is wanted
+TOP_K = 18  # the first of the top-k slots
 SLOTS = TOP_K + MAX_TOP_K
 
 # Per-class means are kept up to this many classes; the label counts are kept for any number.
@@ -71,6 +72,7 @@ QUANTITIES: dict[str, Quantity] = {
         _q("mce", "maximum calibration error", "", "label distribution"),
         _q("rmsce", "root mean square calibration error", "", "label distribution"),
         _q("adaptive_ece", "adaptive calibration error", "", "label distribution"),
+        _q("entropy_gap", "cross-entropy − entropy", "nat", "truth distribution", ENTROPY_GAP, named=True),
         _q("mean_confidence", "mean confidence", "", "distribution", CONFIDENCE, spread=True),
         _q("overconfidence", "overconfidence", "", "label distribution", OVERCONFIDENCE),
     )
@@ -146,6 +148,7 @@ class Plan:
     labels: bool
     reliability: bool
     mean_probabilities: bool
+    coarse: bool = False  # whether calibration is kept by the report's own bins, not by finer ones
 
     def index(self, key: str) -> int:
         """Where a row quantity's sums stand in the state."""

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from streamloss import temperature
 from streamloss.digits import (
     BIAS,
     BUCKETS,
@@ -91,11 +92,22 @@ def clustered(p: Plan) -> Plan:
     return replace(p, spread=(), per_class=(), labels=False, reliability=False, mean_probabilities=False)
 
 
-def kept(options: Options, p: Plan) -> list[tuple[tuple[str, ...], Plan]]:
-    """The groups that are kept beside the whole, by what, and what of them: every --by, and the clusters of all and of each."""
-    found = [(by, p) for by in options.groupings]
+class Kept(NamedTuple):
+    """Groups that are kept beside the whole: by what, and what is added up of them, under which options."""
+
+    by: tuple[str, ...]
+    plan: Plan
+    options: Options
+
+
+def kept(task: Task, options: Options, p: Plan) -> list[Kept]:
+    """Every --by, the clusters of all rows and of each, and at every temperature of a sweep all rows and every --by."""
+    found = [Kept(by, p, options) for by in options.groupings]
     if options.cluster is not None:
-        found += [((*by, CLUSTER), clustered(p)) for by in ((), *options.groupings)]
+        found += [Kept((*by, CLUSTER), clustered(p), options) for by in ((), *options.groupings)]
+    for t in options.sweep:
+        there = temperature.at(options, t)
+        found += [Kept(by, temperature.point(task, there), there) for by in ((), *options.groupings)]
     return found
 
 
@@ -109,7 +121,8 @@ def most_groups(options: Options, by: tuple[str, ...]) -> int:
 def layout(task: Task, options: Options, p: Plan, by: tuple[str, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Kind and shape of every dense array of one group; the confidence bins of all rows, without a `by`, are the fine ones."""
     m, weighted, width = len(p.moments), task.weighted, WINDOWS[task.weighted][1]
-    bins = bins_kept(options.bins, LEAST_BINS if by else FINE_BINS) if p.reliability else 0
+    least = options.bins if p.coarse else LEAST_BINS if by else FINE_BINS
+    bins = bins_kept(options.bins, least) if p.reliability else 0
     counted = task.label == "hard" and not weighted
     classes = task.classes if p.labels and task.classes <= CLASSES else 0
     return {

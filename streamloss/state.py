@@ -126,9 +126,21 @@ class State:
     @classmethod
     def empty(cls, task: Task, options: Options) -> State:
         """The state of no rows: merging it changes nothing."""
-        groups = kept(options, plan(task, options))
-        slices = [slicing.Slices(task, options, by, p).settled() for by, p in groups]
+        slices = [slicing.Slices(task, o, by, p).settled() for by, p, o in kept(task, options, plan(task, options))]
         return cls(task, options, empty_arrays(layout(task, options)), slices)
+
+    @property
+    def beside(self) -> dict[tuple[str, ...], Settled]:
+        """The slices and clusters at the report's own temperature, by their columns."""
+        points = len(self.options.sweep) * (1 + len(self.options.groupings))
+        return {settled.by: settled for settled in self.slices[: len(self.slices) - points]}
+
+    @property
+    def curve(self) -> list[dict[tuple[str, ...], Settled]]:
+        """All rows, by no columns, and the slices at every temperature of the sweep, by their columns."""
+        step = 1 + len(self.options.groupings)
+        first = len(self.slices) - len(self.options.sweep) * step
+        return [{settled.by: settled for settled in self.slices[i : i + step]} for i in range(first, len(self.slices), step)]
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -214,14 +226,14 @@ class State:
         if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
             raise ValueError("inputs without a path")
         options = Options.of(**header["options"])
-        groups = kept(options, plan(task, options))
-        if [tuple(each["by"]) for each in header["slices"]] != [by for by, _ in groups]:
+        groups = kept(task, options, plan(task, options))
+        if [tuple(each["by"]) for each in header["slices"]] != [by for by, _, _ in groups]:
             raise ValueError("slices that were not asked for")
         shapes = [{name: shape for name, (_, shape) in layout(task, options).items()}]
-        shapes += [Settled.expected(task, options, p, each) for (_, p), each in zip(groups, header["slices"], strict=True)]
+        shapes += [Settled.expected(task, o, p, each) for (_, p, o), each in zip(groups, header["slices"], strict=True)]
         arrays = _unpacked(packed, shapes)
         found = zip(groups, header["slices"], arrays[1:], strict=True)
-        slices = [slicing.read(task, options, p, each, of_it) for (_, p), each, of_it in found]
+        slices = [slicing.read(task, o, p, each, of_it) for (_, p, o), each, of_it in found]
         state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
         state._check()
         if header["digest"] != state.digest:

@@ -50,6 +50,7 @@ NATS = (
     "reverse_kl_divergence",
     "js_divergence",
     "entropy",
+    "entropy_gap",
     "focal",
     "label_entropy",
     "mutual_information",
@@ -256,9 +257,10 @@ def quantities(row: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     if form == "logprob":
         cost = -mp.mpf(row["logprob"])
         return {"cross_entropy": min(cost, -mp.log(zero)) if zero > 0 else cost}
-    if form in VECTORS:
-        return _vector(row, form, label, zero, o)
-    return _binary(row, form, label, zero, o)
+    out = _vector(row, form, label, zero, o) if form in VECTORS else _binary(row, form, label, zero, o)
+    if "cross_entropy" in out:
+        out["entropy_gap"] = out["cross_entropy"] - out["entropy"]
+    return out
 
 
 def _binary(row: Mapping[str, Any], form: str, label: Any, zero: Any, o: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ FLOORS = (
     ("errors", "jit"),
     ("options", "ieee", "terms"),  # terms: the working that calc shows, in plain Python
     ("quantities",),
-    ("digits", "conventions"),
+    ("digits", "conventions", "temperature"),
     ("slices",),
     ("slicing",),
     ("state", "comparison"),

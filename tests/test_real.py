@@ -10,6 +10,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import oracle
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -124,3 +125,27 @@ def test_whole_report_against_the_oracle(which):
     ((role, column),) = columns.items()
     table = pq.read_table(path(name)).slice(0, 1000).select([column, "label"]).rename_columns([role, "label"])
     assert oracle.differences(streamloss.evaluate(table), oracle.evaluate(table.to_pylist())) == []
+
+
+@pytest.mark.parametrize("name", LUFERRER)
+def test_the_best_temperature(name):
+    """Where the derivative of the loss by 1/T, the mean of E_p[z] − z_y, is 0, and its error by the delta method."""
+    table = pq.read_table(path(name), columns=["logits", "label"])
+    z, y = np.array(table["logits"].to_pylist()), table["label"].to_numpy()
+    best = streamloss.calibrate(path(name), logits="logits", label="label").metrics["best_temperature"]
+    p = np.exp(z / best.mean - np.logaddexp.reduce(z / best.mean, axis=1)[:, None])
+    mean = (p * z).sum(axis=1)
+    slope = mean - z[np.arange(len(y)), y]
+    curvature = ((p * z**2).sum(axis=1) - mean**2).mean()
+    assert abs(slope.mean()) < 1e-8 * np.abs(slope).mean()
+    error = slope.std(ddof=1) / math.sqrt(len(y)) / curvature  # of 1/T
+    assert best.stderr == pytest.approx(best.mean**2 * error, rel=0.01)
+
+
+def test_two_logits_and_their_difference_have_one_best_temperature():
+    sst2 = path("lf_sst2_gpt2")
+    two, one = (
+        streamloss.calibrate(sst2, label="label", **{key: key}).metrics["best_temperature"] for key in ("logits", "logit")
+    )
+    assert two.mean == pytest.approx(one.mean, rel=1e-8)
+    assert two.stderr == pytest.approx(one.stderr, rel=1e-6)

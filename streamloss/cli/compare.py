@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     ),
     shared.option("--key", metavar="COL", help="A column that must be equal in both, row by row."),
     *(shared.option(f"--baseline-{role}", metavar="COL", help=f"Its prediction, as --{role}.") for role in PREDICTIONS),
-    shared.option("--baseline-temperature", type=float, metavar="T", help="Its temperature.  [default: that of --temperature]"),
+    shared.option("--baseline-temperature", metavar="T|FILE", help="Its temperature.  [default: that of --temperature]"),
 )
 @shared.loss
 @shared.bins

@@ -144,7 +144,7 @@ def _value(param: click.Parameter, given: Any, folder: Path, where: str) -> Valu
 
 def _text(param: click.Parameter, given: Any, folder: Path, where: str) -> str:
     """A value as it would be typed."""
-    says = set(re.split(r"[^A-Z]+", param.metavar or ""))
+    says = set(re.findall("[A-Z]+", param.metavar or ""))
     if isinstance(given, list) and says & _LISTS:
         parts = [_text(param, item, Path(), where) for item in given]
         if any("," in part for part in parts):
@@ -154,7 +154,7 @@ def _text(param: click.Parameter, given: Any, folder: Path, where: str) -> str:
         kind = {bool: "true or false", list: "a list", dict: "a table"}.get(type(given), "a date or a time")
         raise UsageError(f"{where} is text or a number, not {kind}")
     text = str(given)
-    return _placed(text, folder, only_if_there=bool(says & _LISTS)) if says & _PLACES else text
+    return _placed(text, folder, only_if_there=len(says) > 1) if says & _PLACES else text
 
 
 def _placed(text: str, folder: Path, *, only_if_there: bool) -> str:

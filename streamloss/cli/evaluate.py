@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @shared.loss
 @shared.bins
 @shared.conventions
+@shared.sweep
 @shared.slices
 @shared.checks
 @shared.display

@@ -16,6 +16,7 @@ from streamloss import __version__
 from streamloss.cli import endings, shared
 from streamloss.cli.batch import batch
 from streamloss.cli.calc import calc
+from streamloss.cli.calibrate import calibrate
 from streamloss.cli.compare import compare
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
@@ -62,7 +63,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, batch, score, report, inspect, calc):
+for command in (evaluate, compare, calibrate, batch, score, report, inspect, calc):
     cli.add_command(command)
 
 

@@ -127,7 +127,7 @@ columns = options(
 
 loss = options(
     "Loss",
-    option("--temperature", type=float, metavar="T", help="p = softmax(z / T).  [default: 1]"),
+    option("--temperature", metavar="T|FILE", help="p = softmax(z / T); T may be a report of calibrate.  [default: 1]"),
     option("--target-temperature", type=float, metavar="T", help="The same for target logits.  [default: 1]"),
     option("--ignore-index", type=int, metavar="N", help="Rows with this label are ignored."),
     option("--label-smoothing", type=float, metavar="E", help="q' = (1 - E) q + E / K.  [default: 0]"),
@@ -151,6 +151,14 @@ conventions = options(
         type=click.Choice((EXACT, *TOOLS)),
         help="Also what this tool would print of the same rows; repeatable.  [default: exact]",
     ),
+)
+
+_grid = option("--temperatures", metavar="LIST", help="The curve at these T.  [default: 0.25 to 4, four an octave]")
+grid = options("Loss", _grid)
+sweep = options(
+    "Loss",
+    option("--temperature-sweep", is_flag=True, help="Also loss and calibration error by T, and the T of least loss."),
+    _grid,
 )
 
 checks = options(

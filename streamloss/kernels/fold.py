@@ -40,7 +40,7 @@ from streamloss.kernels.moments import (
     value_range,
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
-from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
+from streamloss.quantities import BYTES, CROSS_ENTROPY, ENTROPY, ENTROPY_GAP, OUTCOME, SCORE, SLOTS
 
 TILE = 512  # rows folded at a time: as many addends below 2^51 fit an int64
 STRIDE = TILE + 8  # columns of a tile's arrays: rows 4096 bytes apart would share the same few places of the cache
@@ -80,8 +80,8 @@ class Sums(NamedTuple):
 class Rows(NamedTuple):
     """What a batch of n rows has besides its values. code, flags and at_target (n,) are written to; the others may be (0,).
 
-    out (S, n) keeps the row values of the slots `kept` (S,). The threads take `step` rows at a time, TILE at most, from
-    `cursor` (1,) on (see `cursor`).
+    gap says that cross-entropy − entropy is wanted. out (S, n) keeps the row values of the slots `kept` (S,). The threads take
+    `step` rows at a time, TILE at most, from `cursor` (1,) on (see `cursor`).
     """
 
     cursor: Any
@@ -92,6 +92,7 @@ class Rows(NamedTuple):
     label: Any
     weight: Any
     bytes: Any
+    gap: bool
     kept: Any
     out: Any
 
@@ -221,6 +222,9 @@ def fold_tile(rows: Rows, first: int, n: int, out: Any, sums: Sums, t: Any, room
     """
     for j in range(min(n, rows.bytes.shape[0])):
         out[BYTES, j] = rows.bytes[first + j]
+    if rows.gap:
+        for j in range(n):
+            out[ENTROPY_GAP, j] = out[CROSS_ENTROPY, j] - out[ENTROPY, j]
     for s in range(rows.kept.shape[0]):
         values, place = out[rows.kept[s]], rows.out[s]
         for j in range(n):

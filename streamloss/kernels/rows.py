@@ -17,7 +17,7 @@ from streamloss.kernels.fold import TILE, Rows, Sums
 from streamloss.kernels.pair import pair
 from streamloss.kernels.panel import FORMS, Loss, Stored
 from streamloss.options import SUM_TOLERANCE, Options, Task
-from streamloss.quantities import SLOTS, Plan, top_ks
+from streamloss.quantities import ENTROPY_GAP, SLOTS, Plan, top_ks
 
 
 def _nothing(dtype: type[np.generic]) -> NDArray[Any]:
@@ -93,6 +93,8 @@ def add_rows(
     `at_target` is 1 where the rule is the target's. With a view, rows are looked at as another tool does it: of what the kernel
     finds out only cross-entropy then means anything.
     """
+    into = _no_sums(threads) if sums is None else sums
+    wanted = ALL_SLOTS[:0] if out is None else kept
     rows = Rows(
         cursor=np.zeros(1, dtype=np.int64),
         step=_step(len(code), threads),
@@ -102,10 +104,10 @@ def add_rows(
         label=NO_LABEL if label is None else label,
         weight=NO_NUMBER if weight is None or sums is None else weight,
         bytes=NO_NUMBER if bytes_ is None else bytes_,
-        kept=ALL_SLOTS[:0] if out is None else kept,
+        gap=bool((wanted == ENTROPY_GAP).any() or (into.slots == ENTROPY_GAP).any()),
+        kept=wanted,
         out=_FOLDED if out is None else out,
     )
-    into = _no_sums(threads) if sums is None else sums
     normalize = options.normalize if view is None else view.normalize
     # Rows that are only looked at keep every rule, but that a sum to divide by is not 0.
     allowed = tolerance(options, dtype) if view is None else 0.0 if normalize else math.inf

@@ -19,7 +19,10 @@ Show = Callable[[str, Metric], str]
 
 MOST_BINS = 20
 # What the table of slices shows of the metrics there are, after the one that it is sorted by.
-_OF_A_SLICE = ("cross_entropy", "kl_divergence", "accuracy", "same_top", "entropy", "brier", "ece")
+_OF_A_SLICE = (
+    *("cross_entropy", "kl_divergence", "best_temperature", "temperature_gain"),
+    *("accuracy", "same_top", "entropy", "brier", "ece"),
+)
 _MOST_OF_A_SLICE = 6  # metrics, when none of these is there
 # What there is between two models in every row: how a narrow column calls it, and which of them go first where room is scarce.
 _BETWEEN = {
@@ -271,6 +274,20 @@ def conventions(report: Report) -> Table:
         Column("why", [wording.why(e) for _, e in rows], 0, "words"),
     )
     return table_of("what other tools would say", columns, [key for key, _ in rows])
+
+
+def temperatures(report: Report) -> Table:
+    """Loss and calibration error by temperature."""
+    curve = (report.get("temperature") or {}).get("curve") or []
+    rows, unit = [("", point) for point in curve], report["unit"]
+    columns = (
+        _column("T", 0, rows, lambda _, p: units.given(p["temperature"]), "temperature"),
+        _column(f"cross-entropy, {unit}", 0, rows, lambda _, p: wording.measured("", p, "cross_entropy"), "cross_entropy"),
+        _field("of the finite rows", 0, rows, "finite_mean"),
+        _column("ECE", 1, rows, lambda _, p: wording.value("ece", p, "ece"), "ece"),
+        _field(f"cross-entropy − entropy, {unit}", 2, rows, "entropy_gap"),
+    )
+    return table_of("the logits divided by T", columns)
 
 
 def reliability(report: Report, most: int | None = None) -> tuple[Table, list[dict[str, Any]]]:

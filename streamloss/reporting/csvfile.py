@@ -13,6 +13,7 @@ slice                   a metric of the slice in `slice`; rows of baseline, comp
 macro                   a mean over the slices by the columns in `slice`, each counting alike
 slicing                 how many slices by these columns there are: `item` is found, shown, small or other
 class                   a mean over the rows of the class in `item`
+temperature             a mean at the temperature in `item`; of the slice in `slice`, if any
 reliability             mean confidence and accuracy of the rows whose confidence is above bin_low, up to bin_high
 gate                    the rule in `item`, its value and its outcome
 rows, ledger            rows read, used, ignored, invalid; rows by rule
@@ -107,6 +108,13 @@ def _part(part: dict[str, Any], scope: str, name: str) -> Iterator[Row]:
                 yield named | ({"unit": ""} if pure else {}) | {"item": item, "mean": pair[item]} | errors | rows
         if pair.get("reason"):
             yield named | {"item": "difference", "reason": pair["reason"]}
+    for point in (part.get("temperature") or {}).get("curve") or []:
+        for key in ("cross_entropy", "entropy_gap", "ece"):
+            if key in point:
+                errors = {"stderr": point["stderr"], "finite_mean": point.get("finite_mean")} if key == "cross_entropy" else {}
+                unit = "" if key == "ece" else (part["metrics"].get("temperature_gain") or {}).get("unit")
+                at_t = {"scope": "temperature", "slice": name, "item": point["temperature"], "metric": key, "unit": unit}
+                yield at_t | {"mean": point[key]} | errors
     for key, rows in part["rows"].items():
         yield {"scope": "rows", "slice": name, "metric": key, "rows": rows}
 

@@ -108,6 +108,10 @@ def _blocks(report: Report) -> Iterator[str]:
     if baseline := contents.baseline(report):
         yield _heading("Metrics of the old model")
         yield from _metrics(report, baseline)
+    if found := wording.temperature(report):
+        yield _heading("Temperature")
+        yield _line(found)
+        yield _grid(columns.temperatures(report).columns)
     yield from _slices(report)
     yield from _section(columns.conventions(report))
     yield from _section(columns.reliability(report, columns.MOST_BINS)[0])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from streamloss.errors import UsageError
-from streamloss.reporting import contents, dotplots, svg, units
+from streamloss.reporting import contents, dotplots, svg, units, wording
 from streamloss.reporting.contents import Report
 from streamloss.reporting.dotplots import DotPlot, Line
 from streamloss.reporting.files import unwritable, write_atomically
@@ -370,8 +370,52 @@ def _histograms(report: Report) -> Iterator[Drawing]:
         yield Drawing(f"histogram-{dotplots.slug(key)}", f"Rows by {title}", words, figure)
 
 
+def _temperature(report: Report) -> Iterator[Drawing]:
+    """Loss and calibration error by temperature, the report's own and the best one marked."""
+    found = report.get("temperature")
+    if not found:
+        return
+    best, own = found["best"], float((report.get("options") or {}).get("temperature", 1))
+    curve = [point for point in found["curve"] if math.isfinite(_loss_at(point))]
+    if len(curve) < 2:
+        return
+    curves: list[tuple[str, str, list[float]]] = [("cross-entropy", report["unit"], [_loss_at(point) for point in curve])]
+    if all(point.get("ece") is not None for point in curve):
+        curves.append(("ECE", "", [point["ece"] for point in curve]))
+    figure = _canvas(34 + 130 * len(curves))
+    places = [point["temperature"] for point in curve]
+    marks: list[tuple[str, float]] = [("median", own)]  # the line styles of a histogram's marks
+    said = f"T {units.given(own)} (dashes)"
+    if best["temperature"] is not None:
+        marks.append(("mean", best["temperature"]))
+        said = f"best T {units.number(best['temperature'], best['stderr'])} (line), {said}"
+    for i, (what, unit, values) in enumerate(reversed(curves)):
+        axes = _axes(figure, 50, 34 + 130 * i, WIDTH - 50 - 16, 104)
+        _grid(axes, "both")
+        _scale(axes, places[0] / 1.05, places[-1] * 1.05, log=True)
+        axes.plot(places, values, "-", color=LIGHT["loss"], linewidth=1.2)
+        axes.plot(places, values, "o", color=LIGHT["loss"], markersize=3)
+        for name, t in marks:
+            axes.axvline(t, color=LIGHT["ink"], linewidth=0.9, dashes=_DASHES[name])
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick if unit else lambda y, _: f"{100 * y:.3g} %"))
+        axes.text(0, 1.04, f"{what}, {unit}" if unit else what, transform=axes.transAxes, fontsize=_SMALL)
+        axes.tick_params(axis="x", labelbottom=not i)
+        if not i:
+            axes.set_xlabel("T", labelpad=3)
+    axes.text(1, 1.04, said, transform=axes.transAxes, fontsize=_SMALL, ha="right")
+    words = f"From T = {_tick(places[0])} to {_tick(places[-1])}; {said}. {' '.join(wording.temperature(report))}"
+    yield Drawing("temperature", "Loss and calibration error by temperature", words, figure)
+
+
+def _loss_at(point: dict[str, Any]) -> float:
+    """The loss at a temperature, that of the finite rows where one is infinite; infinite where there is none."""
+    found = point.get("finite_mean", point["cross_entropy"])
+    return math.inf if found is None else float(found)
+
+
 def _dot_plots(report: Report) -> Iterator[Drawing]:
     return (Drawing(plot.name, plot.title, plot.description, _dots(plot)) for plot in dotplots.dot_plots(report))
 
 
-_FIGURES: tuple[Callable[[Report], Iterator[Drawing]], ...] = (_loss, _histograms, _reliability, _dot_plots)
+_FIGURES: tuple[Callable[[Report], Iterator[Drawing]], ...] = (_loss, _histograms, _reliability, _temperature, _dot_plots)

@@ -72,7 +72,7 @@ class SliceReport:
     weight: float
     metrics: dict[str, Metric]
     other: bool = False
-    more: dict[str, Any] = field(default_factory=dict)  # of a comparison: baseline, comparison
+    more: dict[str, Any] = field(default_factory=dict)  # of a comparison: baseline, comparison; of a sweep: temperature
 
     def to_dict(self) -> dict[str, Any]:
         """The slice's part of the JSON report."""
@@ -117,6 +117,7 @@ class Report:
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
             **{k: self.body[k] for k in ("baseline", "comparison") if k in self.body},
             **{k: self.body[k] for k in ("conventions", "reliability", "per_class")},
+            **{k: self.body[k] for k in ("temperature",) if k in self.body},
             **({"histograms": self.body["histograms"]} if histograms else {}),
             "slices": [each.to_dict() for each in self.slices],
             "slicing": self.body["slicing"],

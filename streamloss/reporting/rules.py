@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from streamloss.errors import RULE_KEYS, UsageError
 from streamloss.quantities import QUANTITIES, top_k_key
 from streamloss.reporting.names import quoted, slice_name
+from streamloss.temperature import BEST, GAIN
 
 # What is counted and not averaged, and so has one number and no error: these, by the part of the report they stand in.
 COUNTS: dict[str, tuple[str, ...]] = {
@@ -35,6 +36,8 @@ WEIGHT = "weight"
 _TOP_K = r"top[1-9][0-9]{0,8}_accuracy"
 PAIR_KEYS = ("delta_p",)  # quantities that only a comparison has
 TOOL_KEYS = ("cross_entropy_metric",)  # those that only a convention has
+
+SWEEP_KEYS = (BEST, GAIN)  # those that only a sweep of temperatures has
 
 _METRIC = {name: name for name in ("mean", "stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr")}
 # The fields of what each side holds of a quantity, by what a rule calls them; the first is meant when none is named.
@@ -231,12 +234,13 @@ def _quantity(text: _Text) -> Value:
         key += "." + text.need(rf"\.\s*({_NAME})", f"one of {', '.join(there)}")[1]
         if key not in there:
             raise text.error(f"no {key}", at, nearest(key, there) or f"; there are {', '.join(there)}")
-    elif not (key in QUANTITIES or key in (*PAIR_KEYS, *TOOL_KEYS, WEIGHT) or re.fullmatch(_TOP_K, key)):
+    elif not (key in QUANTITIES or key in (*PAIR_KEYS, *TOOL_KEYS, *SWEEP_KEYS, WEIGHT) or re.fullmatch(_TOP_K, key)):
         known = (
             *QUANTITIES,
             top_k_key(5),
             *PAIR_KEYS,
             *TOOL_KEYS,
+            *SWEEP_KEYS,
             WEIGHT,
             *(f"{part}.{name}" for part in COUNTS for name in COUNTS[part]),
         )

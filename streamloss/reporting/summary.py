@@ -26,19 +26,31 @@ from streamloss.reporting.histograms import histograms
 from streamloss.reporting.metrics import Measures
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
+from streamloss.reporting.temperature import Temperatures
 from streamloss.slices import CLUSTER, Settled, Value
 from streamloss.state import State
 
 
-def summarize(state: State, options: Options | None = None, command: str = "evaluate", **run: Any) -> Report:
-    """The report of a state; `options` may differ from the state's in how it is shown (unit, quantiles, confidence)."""
+def summarize(
+    state: State,
+    options: Options | None = None,
+    command: str = "evaluate",
+    temperatures: Temperatures | None = None,
+    **run: Any,
+) -> Report:
+    """The report of a state; `options` may differ from the state's in how it is shown (unit, quantiles, confidence).
+
+    `temperatures` are what is known of its rows at others than those of the sweep.
+    """
     shown = options or state.options
-    by_columns = {settled.by: settled for settled in state.slices}
+    if state.options.sweep and temperatures is None:
+        temperatures = Temperatures(state, shown)
+    by_columns = state.beside
     clusters = clusters_of(by_columns.get((CLUSTER,)))
     measures = Measures(Whole(state), shown, clusters=clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
     sliced = [by_columns[by] for by in state.options.groupings]
-    slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER))) for settled in sliced]
+    slices = [slices_of(settled, shown, by_columns.get((*settled.by, CLUSTER)), temperatures) for settled in sliced]
     body = {
         "unit": shown.unit,
         "classes": state.task.classes or None,
@@ -52,6 +64,9 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
     }
+    if temperatures is not None:
+        metrics |= temperatures.metrics((), ())
+        body["temperature"] = temperatures.section((), ())
     listed = [each for found in slices for each in found if each.rows["used"] >= shown.min_slice_rows]
     return Report(metrics, state.digest, rows, state, command, dict(run), body, listed)
 
@@ -81,7 +96,9 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
     return metrics
 
 
-def slices_of(settled: Settled, shown: Options, clustered: Settled | None = None) -> list[SliceReport]:
+def slices_of(
+    settled: Settled, shown: Options, clustered: Settled | None = None, temperatures: Temperatures | None = None
+) -> list[SliceReport]:
     """Every slice, in the order of its values; what is beyond the cap comes first where there is such a thing."""
     found: list[SliceReport] = []
     clusters = clusters_of(clustered)
@@ -91,7 +108,11 @@ def slices_of(settled: Settled, shown: Options, clustered: Settled | None = None
         measures = Measures(Slice(settled, group), shown, measures, own)
         other = settled.has_other and group == 0
         by: dict[str, Value] = dict(zip(settled.by, (OTHER,) * len(settled.by) if other else key, strict=True))
-        found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics_of(measures), other))
+        metrics, more = metrics_of(measures), {}
+        if temperatures is not None:
+            metrics |= temperatures.metrics(settled.by, key)
+            more["temperature"] = temperatures.section(settled.by, key)
+        found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics, other, more))
     return found
 
 

@@ -41,6 +41,8 @@ def render(report: Report, console: Console) -> None:
     for table in columns.quantities(report, report["metrics"]):
         _table(table, console)
     _lines(wording.failures(report["metrics"]), console)
+    _lines(wording.temperature(report), console)
+    _table(columns.temperatures(report), console)
     _slices(report, console)
     _table(columns.conventions(report), console)
     _reliability(report, console)

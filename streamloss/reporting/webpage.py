@@ -118,10 +118,12 @@ def _contents(report: Report) -> dict[str, Any]:
         "cards": _changes(comparison, metrics) if comparison else _headline(metrics, _HEADLINE),
         "gates": report.get("gates") or [],
         "infinities": wording.infinities(metrics, rows["used"]),
+        "temperature": wording.temperature(report),
         "failures": [_long(line) for line in wording.failures(metrics)],
         "grids": {
             "comparison": _grid(columns.comparison(report)),
             "metrics": [_grid(table) for table in columns.quantities(report, metrics)],
+            "temperatures": _grid(columns.temperatures(report), "The curve in numbers"),
             "bins": _grid(columns.reliability(report)[0], "All bins", columns.MOST_BINS),
             "classes": _grid(columns.classes(report), f"All {units.count(len(contents.classes(report)))} classes"),
             "baseline": [_grid(table) for table in columns.quantities(report, contents.baseline(report))],

@@ -92,6 +92,24 @@ def edge(metric: dict[str, Any]) -> list[str]:
     return [f"{theirs} With EPS in the place of 0 the mean, in {unit}, would be {', '.join(means)}."]
 
 
+def temperature(report: Report) -> list[str]:
+    """At which temperature the loss is least, and what that would save."""
+    if not (found := report.get("temperature")):
+        return []
+    best = found["best"]
+    if best["temperature"] is None:
+        return [f"No temperature is the best one: {units.printable(best['reason'])}."]
+    own, ece = (report.get("options") or {}).get("temperature", 1), report["metrics"].get("ece") or {}
+    unit = report["unit"]
+    at_t = f"At T = {units.measured(best['temperature'], best['stderr'])} the loss is least"
+    saved = f"{units.number(best['removed'], digits=3)} {unit} ({units.share(best['share'])}) less"
+    said = f"{at_t}: {units.number(best['cross_entropy'])} {unit}, {saved} than at T = {units.given(own)}."
+    if best.get("ece") is not None and ece.get("mean") is not None:
+        before, after = (units.number(value, percent=True, digits=3) for value in (ece["mean"], best["ece"]))
+        said += f" The calibration error (ECE) goes from {before} to {after}."
+    return [said if best["exact"] else f"{said} Read off the curve; streamloss calibrate makes it exact."]
+
+
 def why(value: dict[str, Any]) -> str:
     """Which of a tool's losses a number is of, and what that does otherwise; or why there is no number."""
     told = [text for text in (value.get("loss"), value.get("cause") or value.get("reason")) if text]

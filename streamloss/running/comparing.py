@@ -28,7 +28,7 @@ from streamloss.reading.paired import Pair, paired
 from streamloss.reading.source import Input
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Begin, Watcher, add_all
-from streamloss.running.measure import add_batch, refusal, widened
+from streamloss.running.rows import add_batch, refusal, widened
 from streamloss.slices import CLUSTER, clustered, kept
 from streamloss.slicing import Slices
 
@@ -87,7 +87,7 @@ class Comparator:
         self.plan, self.between = plan(new, options), between(new, options)
         self.kept, self.kept_between = kept_slots(self.plan), kept_slots(self.between)
         self.groupings: list[tuple[Slices, Slices, Slices]] = [self._slices((), False)]
-        self.groupings += [self._slices(by, by[-1] == CLUSTER) for by, _ in kept(options, self.plan)]
+        self.groupings += [self._slices(by, by[-1] == CLUSTER) for by, _, _ in kept(new, options, self.plan)]
         self._shares: list[Comparator] = []
         self._rows_since_carry = 0
 

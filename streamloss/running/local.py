@@ -215,6 +215,15 @@ def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress
 def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
     """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
     whole = Accumulator(source.task, options, threads)
+    add_all(whole, readers(source, threads), source, threads, watch)
+    state = whole.state()
+    state.columns = dict(source.roles)
+    state.inputs = source.files
+    return state
+
+
+def readers(source: Input, threads: int) -> Callable[[Executor], list[Begin]]:
+    """How the parts of an input are read, for `add_all`."""
 
     def begins(helpers: Executor) -> list[Begin]:
         if source.is_stream:
@@ -223,11 +232,7 @@ def run(source: Input, options: Options, threads: int, watch: Watcher | None = N
         idle = helpers if threads > len(parts) else None  # there are threads that no part is left for
         return [partial(read_part, part, source.plan, idle) for part in parts]
 
-    add_all(whole, begins, source, threads, watch)
-    state = whole.state()
-    state.columns = dict(source.roles)
-    state.inputs = source.files
-    return state
+    return begins
 
 
 def add_all(

@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.digits import limbs_value
-from streamloss.errors import IGNORED, RULES, USED, DataError
+from streamloss.errors import IGNORED, USED, DataError
 from streamloss.kernels.fold import Sums, drain
 from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots, moved, sorted_places
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
-from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, row_buffer, sums_of, tolerance
+from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, row_buffer, sums_of
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY, plan
-from streamloss.reading.batch import NAMES, Batch
+from streamloss.reading.batch import Batch
 from streamloss.running.conventions import SLOT, Beside
+from streamloss.running.curve import Curve, Way
 from streamloss.running.grouping import grouped_by
+from streamloss.running.rows import add_batch, refusal, widened
 from streamloss.slices import kept, makes_whole
 from streamloss.slicing import Slices
 from streamloss.state import State, absorb, empty_arrays, layout, normalize
@@ -43,16 +45,25 @@ class Accumulator:
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
         self.slices = self._empty_slices()
+        # So many of them are of the report's own temperature; behind them stand those of a sweep.
+        self._own = len(self.slices) - len(options.sweep) * (1 + len(options.groupings))
         beside = Beside(task, options, threads, self.arrays) if options.convention else None
         self._beside = beside if beside is not None and beside.lines else None
         # The row values that somebody looks at after the fold.
-        self._kept = kept_slots(self.plan) if self.slices else SLOT[: 1 if self._beside else 0]
+        self._kept = kept_slots(self.plan) if self._own else SLOT[: 1 if self._beside else 0]
         self._values = np.empty((len(self._kept), 0))
         self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
 
     def _empty_slices(self) -> list[Slices]:
-        return [Slices(self.task, self.options, by, p) for by, p in kept(self.options, self.plan)]
+        return [Slices(self.task, own, by, p) for by, p, own in kept(self.task, self.options, self.plan)]
+
+    @property
+    def _curve(self) -> Curve | None:
+        """Those of a sweep, if one was asked for."""
+        if not self.options.sweep:
+            return None
+        return Curve(self.task, self.options, self.slices[self._own :], self.threads)
 
     @property
     def _makes_whole(self) -> bool:
@@ -98,7 +109,7 @@ class Accumulator:
         if self._rows_since_carry + len(batch) > self._most_rows:
             self._carry()
         self._rows_since_carry += len(batch)
-        if self.slices:
+        if self._own:
             self._add_sliced(batch)
             return
         extremes = self.arrays["extremes"].copy()
@@ -111,6 +122,10 @@ class Accumulator:
                 raise refusal(batch, row, bool(at_target[row]), self.options)
         if self.plan.mean_probabilities:
             self._add_probabilities(batch)
+        if (curve := self._curve) is not None:
+            for start in range(0, len(batch), _CHUNK):
+                piece = batch.rows(start, start + _CHUNK)
+                curve.add(piece, self._marks[:, start : start + len(piece)])
 
     def _add_sliced(self, batch: Batch) -> None:
         """Adds a batch to the slices too. After a bad row the sums are of no more use.
@@ -118,14 +133,16 @@ class Accumulator:
         Where rows are short they are first put in the order of their slices, and then added up a few at a time, while their
         values are in the second-level cache.
         """
-        n = len(batch)
+        n, own, curve = len(batch), self.slices[: self._own], self._curve
         code = batch.code.copy()
-        grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in self.slices]
+        grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in own]
+        by = [keys for _, keys in grouped[: len(self.options.groupings)]]
         place, owners = sorted_places(grouped[0][0], len(grouped[0][1]))
         sorts = batch.row_bytes <= _SHORT_ROW
         rows, step = (self._moved(batch, place), _CHUNK) if sorts else (batch, n)
         others = [(moved(ids, place) if sorts else ids, keys) for ids, keys in grouped[1:]]
         numbers: list[NDArray[np.int32]] = []
+        elsewhere: list[list[NDArray[np.int32]]] = []
         for start in range(0, n, step):
             piece = rows.rows(start, start + step)
             self._fold(piece)
@@ -133,7 +150,9 @@ class Accumulator:
                 raise self._first_refusal(replace(batch, code=code), step)
             if self.plan.mean_probabilities:
                 self._add_probabilities(piece)
-            numbers = numbers or [s.numbers(keys) for s, (_, keys) in zip(self.slices, grouped, strict=True)]
+            if not numbers:
+                numbers = [slices.numbers(keys) for slices, (_, keys) in zip(own, grouped, strict=True)]
+                elsewhere = [] if curve is None else curve.numbers(by)
             columns = Columns(
                 values=self._values[:, : len(piece)],
                 code=piece.code,
@@ -142,12 +161,14 @@ class Accumulator:
                 weight=NO_NUMBER if piece.weight is None else piece.weight,
             )
             here = np.arange(len(piece))
-            add_to_groups(
-                self.slices[0], columns, here if sorts else moved(here, place), owners[start : start + step], numbers[0]
-            )
-            for slices, (ids, keys), number in zip(self.slices[1:], others, numbers[1:], strict=True):
+            ways: list[Way] = [(here if sorts else moved(here, place), owners[start : start + step])]
+            for ids, keys in others:
                 way, whose = sorted_places(ids[start : start + step], len(keys))
-                add_to_groups(slices, columns, moved(here, way), whose, number)
+                ways.append((moved(here, way), whose))
+            for slices, (order, whose), number in zip(own, ways, numbers, strict=True):
+                add_to_groups(slices, columns, order, whose, number)
+            if curve is not None:
+                curve.add(piece, self._marks[:, : len(piece)], ways[: len(by)], elsewhere)
 
     def _moved(self, batch: Batch, place: NDArray[np.uint32]) -> Batch:
         """The rows of a batch in another order, in memory that is used again for the next one."""
@@ -253,78 +274,3 @@ class Accumulator:
             self.slices[0].add_whole(whole)
         normalize(whole, self.shapes)
         return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
-
-
-def add_batch(task: Task, options: Options, batch: Batch, **into: Any) -> None:
-    """The rows of a batch through the kernels; `into` says what becomes of them (see `kernels.rows.add_rows`)."""
-    add_rows(
-        task, options, batch.prediction, batch.code, dtype=NAMES[batch.prediction.dtype], target=batch.target,
-        target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
-        weight=batch.weight, bytes_=batch.bytes, **into,
-    )  # fmt: skip
-
-
-def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:
-    """The error that names the first bad row: its place, what stands there and what was expected."""
-    code = int(batch.code[row])
-    key, expected = RULES[code]
-    if row in batch.found:
-        column, value = batch.found[row]
-    else:
-        array = batch.target if at_target else batch.prediction
-        assert array is not None
-        role = next((r for r in batch.columns if r.startswith("target_") == at_target and r in _VALUE_ROLES), "")
-        if key == "label_out_of_range" and batch.label is not None:
-            role, value = "label", batch.label[row].item()
-        else:
-            value = offending(key, widened(array[row]))
-        column = batch.columns.get(role, role)
-    hint = ""
-    if key == "row_sum":
-        array = batch.target if at_target else batch.prediction
-        assert array is not None
-        allowed = tolerance(options, NAMES[array.dtype])
-        hint = f" within {allowed:g} (--normalize rescales rows; logits go in --logits)"
-    elif key in ("negative_probability", "probability_above_one"):
-        hint = " (are these logits?)"
-    told = key in ("row_sum", "ragged_row", "class_count")  # the value is words of ours, not the file's text
-    said = "null" if value is None else f"{value!r}" if isinstance(value, str) and not told else f"{value}"
-    return DataError(
-        f"{key.replace('_', ' ')}: found {said}, expected {expected}{hint}; --on-invalid skip leaves such rows out",
-        place=batch.place(row, column),
-        rule=key,
-        value=value,
-    )
-
-
-_VALUE_ROLES = (
-    "logits", "probs", "logprobs", "logit", "prob", "logprob", "target_logits", "target_probs", "target_logprobs",
-)  # fmt: skip
-
-
-def widened(values: Any) -> NDArray[np.float64]:
-    """Stored values of a dtype of `reading.batch` as float64."""
-    array = np.atleast_1d(np.asarray(values))
-    if array.dtype == np.uint16:
-        return array.view(np.float16).astype(np.float64)
-    if array.dtype == np.int16:
-        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return array.astype(np.float64)
-
-
-def offending(key: str, row: NDArray[np.float64]) -> object:
-    """What to show of a row that breaks a rule: the first bad value, or the sum."""
-    with np.errstate(all="ignore"):
-        if key == "row_sum":
-            total = row.sum() if (row >= 0).all() else np.exp(row).sum()
-            return f"a sum of {total:.9g}"
-        bad = {
-            "nan": np.isnan(row),
-            "positive_infinity": np.isposinf(row),
-            "all_negative_infinity": np.isneginf(row),
-            "negative_probability": row < 0,
-            "probability_above_one": row > (0 if (row > 1).sum() == 0 else 1),
-        }.get(key)
-    if bad is None or not bad.any():
-        return float(row[0])
-    return float(row[bad.argmax()])

@@ -17,7 +17,7 @@ from streamloss.kernels.rows import row_buffer
 from streamloss.options import Options, Task
 from streamloss.quantities import Quantity, constant_key, table
 from streamloss.reading.batch import Batch
-from streamloss.running.measure import add_batch, refusal, widened
+from streamloss.running.rows import add_batch, refusal, widened
 
 
 @dataclass(frozen=True)

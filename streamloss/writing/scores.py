@@ -40,7 +40,10 @@ Add = Callable[[pa.RecordBatch], None]
 STDOUT = "-"
 ROW_GROUP_ROWS = 1 << 20
 # Options of `evaluate` that change no row: they say how the report of all rows together is made.
-_OF_ALL_ROWS = ("bins", "convention", "cluster", "quantiles", "confidence", "min_slice_rows")
+_OF_ALL_ROWS = (
+    *("bins", "convention", "temperature_sweep", "temperatures"),
+    *("cluster", "quantiles", "confidence", "min_slice_rows"),
+)
 _SMALL = 1 << 12  # batches of so many rows or fewer are held together
 _GUESS = 512  # bytes of a kept value whose type does not tell
 _BROKEN = b"\xff\xff\xff\xff\x08\x00\x00\x00"  # the beginning of a message of a stream that says there are 8 bytes to come
@@ -188,7 +191,7 @@ def _is_path(item: Any) -> bool:
 
 
 def _check(worst: int | None, worst_by: str | None, compression: str, options: dict[str, Any]) -> None:
-    if unused := [name for name in _OF_ALL_ROWS if options.get(name) not in (None, ())]:
+    if unused := [name for name in _OF_ALL_ROWS if options.get(name) not in (None, (), False)]:
         raise UsageError(f"--{unused[0].replace('_', '-')} is for the report of all rows together and changes none of them")
     if worst is not None and (isinstance(worst, bool) or not isinstance(worst, int) or worst < 1):
         raise UsageError(f"--worst must be an integer of 1 or more, not {worst!r}")
