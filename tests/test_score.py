@@ -276,6 +276,16 @@ def test_few_results_wait(threads: int, tmp_path: Path, small_parts: None) -> No
     assert taken == N // 10
 
 
+def test_what_is_being_read_counts_as_waiting() -> None:
+    """Threads that begin to read at the same time do not go beyond the bound together."""
+    line: ordered._Line[int] = ordered._Line([ordered._Run(lambda: iter(())) for _ in range(5)], len, 2)
+    assert [line._choose(), line._choose()] == [0, 1]
+    stop = threading.Timer(0.1, line.stop)
+    stop.start()
+    assert line._choose() is None  # not 2
+    stop.join()
+
+
 def test_batches_are_let_go(tmp_path: Path) -> None:
     source = open_input(write(tmp_path / "a.parquet", table(), rows=50), Options(), batch_rows=10)
     alive: list[weakref.ref[Batch]] = []
