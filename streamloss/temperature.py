@@ -58,10 +58,12 @@ class Search:
 
     def __init__(self) -> None:
         self.points: dict[float, tuple[float, float]] = {}  # temperature: mean loss and mean gap, in nats
+        self._best: float | None = None
 
     def add(self, t: float, loss: float, gap: float) -> None:
         """Makes known what the rows are at a temperature."""
         self.points[t] = loss, gap
+        self._best = None
 
     def _bracket(self) -> tuple[float, float]:
         """The nearest temperatures below and above the best one, which it may be; 0 and inf where there are none.
@@ -80,6 +82,11 @@ class Search:
 
     def best(self) -> float:
         """The best temperature as far as is known; where it is beyond those that are known, one to look at next."""
+        if self._best is None:
+            self._best = self._sought()
+        return self._best
+
+    def _sought(self) -> float:
         low, high = self._bracket()
         if low == 0:
             return min(self.points) / 4

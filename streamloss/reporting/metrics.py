@@ -253,12 +253,10 @@ class Measures:
             found[name] = low if q == 0 else high if q == 1 else min(max(value, low), high)
         return found
 
-    def row_error(self, key: str) -> tuple[float, float | None]:
-        """Mean and error of a row quantity's finite rows, in nats; an infinite row makes the mean infinite."""
+    def row_mean(self, key: str) -> float:
+        """The mean of a row quantity in nats, infinite where a row is."""
         sums = self.sums(key)
-        if sums.n == 0:
-            return math.inf, None
-        return (math.inf if sums.infinite else sums.mean), self.error(key)
+        return math.inf if sums.infinite or sums.n == 0 else sums.mean
 
     def perplexity(self) -> dict[str, Any]:
         sums = self.sums("cross_entropy")
@@ -308,7 +306,7 @@ class Measures:
         base = self.base_entropy
         if base == 0:
             return {"reason": "all labels are the same: the label entropy is 0"}
-        mean, _ = self.row_error("cross_entropy")
+        mean = self.row_mean("cross_entropy")
         if not math.isfinite(mean):
             return {"mean": offset + sign * mean}
         value, stderr = mean / base, self.normalized_error
@@ -325,7 +323,7 @@ class Measures:
         if self.task.weighted or costs is None or self.used < 2:
             return None
         base = self.base_entropy
-        mean, _ = self.row_error("cross_entropy")
+        mean = self.row_mean("cross_entropy")
         r = mean / base
         squares = ratio(*self.sums("cross_entropy").deviations())
         total = sum(self.label_weights.values())
@@ -340,7 +338,7 @@ class Measures:
     def mutual_information(self) -> dict[str, Any]:
         if (shares := self.figures.mean_probabilities) is None:
             return {"reason": "the mean prediction is kept for all rows together, not by slice"}
-        mean, _ = self.row_error("entropy")
+        mean = self.row_mean("entropy")
         value = max(entropy_of(shares) - mean, 0.0)
         return {"mean": value * self.scale}
 

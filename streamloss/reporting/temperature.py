@@ -112,18 +112,25 @@ class Temperatures:
     def section(self, by: By, key: Key) -> dict[str, Any]:
         """The curve and the best temperature of some rows, JSON's own values."""
         rows = self._rows.get((by, key), _Rows())
-        points = []
-        for t, measures in rows.curve.items():
-            point: dict[str, Any] = {"temperature": t}
-            for name, quantity in measures.plan.table.items():
-                metric = measures.metric(quantity)
-                point[name] = metric.mean
-                if name == "cross_entropy":
-                    point |= {"finite_mean": metric.finite_mean} if metric.infinite else {}
-                    point |= {"stderr": None if self.state.options.cluster else metric.stderr}
-            points.append(point)
+        points = [self._point(t, measures) for t, measures in rows.curve.items()]
         found: dict[str, Any] = plain({"best": self._best(rows), "curve": points})
         return found
+
+    def _point(self, t: float, measures: Measures) -> dict[str, Any]:
+        """Loss, gap and calibration error at a temperature of the sweep, which has no clusters."""
+        point: dict[str, Any] = {"temperature": t}
+        if measures.used == 0 or measures.total == 0:
+            return point | dict.fromkeys(measures.plan.table)
+        for key in ("cross_entropy", "entropy_gap"):
+            point[key] = measures.row_mean(key) * measures.scale
+        loss = measures.sums("cross_entropy")
+        if loss.infinite:
+            point["finite_mean"] = loss.mean * measures.scale if loss.n else None
+        error = None if loss.infinite or self.state.options.cluster else measures.error("cross_entropy")
+        point["stderr"] = None if error is None else error * measures.scale
+        if (quantity := measures.plan.table.get("ece")) is not None:
+            point["ece"] = measures.metric(quantity).mean
+        return point
 
     def _best(self, rows: _Rows | None) -> dict[str, Any]:
         """The best temperature of some rows with its error, the loss there, and the loss that it removes."""
