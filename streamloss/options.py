@@ -101,6 +101,7 @@ class Options:
             raise UsageError(f"{_flags(targets)} needs a K-class prediction; a soft binary label goes in --label")
         _choice("unit", self.unit, get_args(Unit))
         _choice("on-invalid", self.on_invalid, ("error", "skip"))
+        _choice("normalize", self.normalize, (True, False))
         if self.dtype is not None:
             _choice("dtype", self.dtype, get_args(DType))
         for name in ("temperature", "target_temperature"):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 
 from streamloss import api
 from streamloss.cli import batch as batches
-from streamloss.cli import config
+from streamloss.cli import config, endings
 from streamloss.cli.main import cli
 from streamloss.errors import StreamlossError
 from streamloss.reporting.batch import render_batch
@@ -23,13 +26,6 @@ ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "data" / "digits.parquet"
 BATCH = ROOT / "data" / "batch.toml"
 LABELLED = f'label = "label"\npaths = "{DIGITS}"\n'
-
-
-def run(*words: str) -> Result:
-    result = CliRunner().invoke(cli, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
@@ -384,6 +380,78 @@ def test_an_interrupt_stops_all_and_shows_what_is_there(file: Path, monkeypatch:
     assert result.exit_code == 130
     assert len(calls) == 2
     assert "3 runs · 1 done · 1 interrupted · 1 not run" in result.stdout
+
+
+def interrupted_in_a_library() -> None:
+    """Ctrl-C, whose exception is swallowed."""
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it raises nothing")
+
+
+def test_an_interrupt_that_a_library_swallows_is_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the input that follows, for whoever wrote it was interrupted too, is not what went wrong."""
+
+    def opened(source: object) -> None:
+        interrupted_in_a_library()
+        raise pa.ArrowInvalid("Tried reading schema message, was null or length 0")
+
+    monkeypatch.setattr(pa.ipc, "open_stream", opened)
+    result = run("evaluate", "-")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "streamloss: error: interrupted\n")
+    file.write_text(f'[[evaluate]]\npaths = "-"\n[[evaluate]]\npaths = "{DIGITS}"\n')
+    result = run("batch", str(file))
+    assert result.exit_code == 130
+    assert "2 runs · 1 interrupted · 1 not run" in result.stdout
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert run("evaluate", "-").exit_code == 3  # it is not remembered for ever
+
+
+def test_what_is_done_before_the_interrupt_is_found_stays_done(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = api.evaluate
+
+    def interrupted(*words: Any, **options: Any) -> Any:
+        interrupted_in_a_library()
+        return real(*words, **options)
+
+    monkeypatch.setattr(api, "evaluate", interrupted)
+    file.write_text(LABELLED + "[[evaluate]]\n[[evaluate]]\n")
+    result = run("batch", str(file))
+    assert result.exit_code == 130
+    assert "2 runs · 1 done · 1 not run" in result.stdout
+
+
+@pytest.mark.parametrize("where", ["open_stream", "read_next_batch"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), pa.ArrowCancelled("cancelled", signal.SIGINT)], ids=["raised", "cancelled"]
+)
+def test_an_interrupt_of_a_read_is_one(where: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = pa.schema({"prob": pa.float64(), "label": pa.int64()})
+
+    class Reader:
+        def __init__(self, source: object) -> None:
+            self.schema = schema
+            if where == "open_stream":
+                raise error
+
+        def read_next_batch(self) -> None:
+            raise error
+
+    monkeypatch.setattr(pa.ipc, "open_stream", Reader)
+    result = run("evaluate", "-")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "streamloss: error: interrupted\n")
+
+
+@pytest.mark.parametrize("theirs", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "handled"])
+def test_a_handler_of_somebody_else_stays(theirs: Any) -> None:
+    before = signal.signal(signal.SIGINT, theirs)
+    try:
+        with endings.interrupts.remembered():
+            assert signal.getsignal(signal.SIGINT) is theirs
+        assert signal.getsignal(signal.SIGINT) is theirs
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_summary_shows_hostile_names_as_text() -> None:

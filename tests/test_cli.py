@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 
 from streamloss.cli import progress
 from streamloss.cli.main import cli
@@ -24,13 +24,6 @@ from streamloss.running.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
-
-
-def run(*words: str) -> Result:
-    result = CliRunner().invoke(cli, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def start(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,7 @@ from streamloss.options import Options
 from streamloss.reading.source import open_input
 from streamloss.running import comparing
 
+DIGITS = "data/digits.parquet"
 Z95 = 1.959963984540054
 
 
@@ -240,6 +241,59 @@ def test_infinite_rows() -> None:
     assert "infinite" in both["comparison"]["cross_entropy"]["reason"]
 
 
+@pytest.mark.parametrize("clusters", [False, True], ids=["rows", "clusters"])
+@pytest.mark.parametrize("big", [1e155, 1e300, 1.7e308])
+def test_losses_whose_squares_are_too_large(big: float, clusters: bool) -> None:
+    """They compare as the same losses on another scale do: a second logit so large is the loss."""
+    r = np.random.default_rng(21)
+    old = r.uniform(0.1, 1, 60)
+    new = np.clip(old + r.normal(0, 0.2, 60), 0, 1)
+    data = {"y": np.zeros(60, dtype=int), "g": np.arange(60) // 4}
+    more = {"cluster": "g"} if clusters else {}
+
+    def compared(scale: float) -> dict[str, Any]:
+        sides = {name: np.stack([np.zeros(60), x * scale], axis=1) for name, x in (("a", new), ("b", old))}
+        report = streamloss.compare(data | sides, logits="a", baseline_logits="b", label="y", **more).to_dict()
+        json.dumps(report, allow_nan=False)
+        return dict(report["comparison"]["cross_entropy"])
+
+    found, usual = compared(big), compared(1e9)
+    for key in ("new", "old", "difference", "stderr", "low", "high", "min", "max"):
+        assert found[key] / big == pytest.approx(usual[key] / 1e9, rel=1e-6, abs=1e-9), key
+    for key in ("ratio", "ratio_stderr", "ratio_low", "ratio_high", "correlation"):
+        assert found[key] == pytest.approx(usual[key], rel=1e-6), key
+    assert found["correlation"] == pytest.approx(np.corrcoef(new, old)[0, 1], rel=1e-9)
+
+
+def test_a_ratio_that_is_too_large_is_infinite() -> None:
+    old = np.array([[0.0, -40.0], [0.0, -40.0], [0.0, -41.0]])  # losses of about 1e-17
+    new = np.array([[0.0, 1e300], [0.0, 1.0], [0.0, 1e299]])
+    label = np.zeros(3, dtype=int)
+    pair = streamloss.compare({"a": new, "b": old, "y": label}, logits="a", baseline_logits="b", label="y").to_dict()
+    found = pair["comparison"]["cross_entropy"]
+    assert (found["ratio"], found["ratio_stderr"]) == ("inf", "inf")
+    assert "ratio_low" not in found and "ratio_high" not in found
+    json.dumps(pair, allow_nan=False)
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["new", "old"])
+@pytest.mark.parametrize("clusters", [False, True], ids=["rows", "clusters"])
+def test_perplexities_near_the_end_of_the_range(clusters: bool, swapped: bool) -> None:
+    r = np.random.default_rng(22)
+    sides = [np.stack([np.zeros(40), x], axis=1) for x in (r.permutation(np.linspace(0, 1400, 40)), r.uniform(0, 1, 40))]
+    first, second = sides[::-1] if swapped else sides
+    data = {"a": first, "b": second, "y": np.zeros(40, dtype=int), "g": np.arange(40) % 7}
+    more = {"cluster": "g"} if clusters else {}
+    report = streamloss.compare(data, logits="a", baseline_logits="b", label="y", **more).to_dict()
+    json.dumps(report, allow_nan=False)
+    loss, perplexity = (report["comparison"][key] for key in ("cross_entropy", "perplexity"))
+    assert 690 < max(loss["new"], loss["old"]) < 709
+    assert perplexity["ratio"] == pytest.approx(math.exp(loss["difference"]), rel=1e-9)
+    assert float(perplexity["stderr"]) > 1e290
+    high = loss["difference"] + Z95 * loss["stderr"]
+    assert perplexity["ratio_high"] == ("inf" if high > 709.78 else pytest.approx(math.exp(high), rel=1e-9))
+
+
 def comparison(data: Any, threads: int = 1, batch_rows: int | None = None, by: str = "g") -> Any:
     new, old = Options.of(logits="a", label="y", by=by), Options.of(logits="b", label="", by=())
     sources = [open_input(data, options, batch_rows) for options in (new, old)]
@@ -335,24 +389,38 @@ def test_bad_rows_of_either_model() -> None:
     assert found.to_dict()["comparison"] == clean.to_dict()["comparison"]
 
 
+OLD_AND_NEW = ("compare", DIGITS, "--probs", "mlp_probs", "--baseline-logits", "logits", "--label", "label")
+
+
+def test_no_convention_is_offered() -> None:
+    done = CliRunner().invoke(cli, [*OLD_AND_NEW, "--convention", "torch"])
+    assert done.exit_code == 2 and "No such option" in done.output and "--convention" in done.output
+
+
+def test_a_comparison_keeps_no_state(tmp_path: Path) -> None:
+    file, state = tmp_path / "options.toml", tmp_path / "two.state"
+    file.write_text(f"save_state = {json.dumps(str(state))}\n")
+    for words, said in (
+        (("--save-state", str(state)), "No such option"),
+        (("--config", str(file)), "there is no option 'save_state'"),
+    ):
+        done = CliRunner().invoke(cli, [*OLD_AND_NEW, *words])
+        assert (done.exit_code, done.stdout, state.exists()) == (2, "", False)
+        assert said in done.stderr
+    with pytest.raises(UsageError, match="no option 'save_state'"):
+        streamloss.compare(DIGITS, probs="mlp_probs", baseline_logits="logits", label="label", save_state=str(state))
+
+
 def test_the_command(tmp_path: Path) -> None:
-    words = [
-        "compare",
-        "data/digits.parquet",
-        "--probs",
-        "mlp_probs",
-        "--baseline-logits",
-        "logits",
-        "--label",
-        "label",
-        "--by",
-        "group",
-    ]
+    words = [*OLD_AND_NEW, "--by", "group"]
     for ending in ("json", "md", "csv", "html"):
         done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / f"report.{ending}")])
         assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["command"] == "compare" and len(report["slices"]) == 4
+    promised = {"0.001", "0.01", "0.05", "0.1", "0.5", "0.9", "0.95", "0.99", "0.999"}
+    for key in ("kl_divergence", "reverse_kl_divergence", "js_divergence", "delta_p"):
+        assert promised <= report["metrics"][key]["quantiles"].keys()
     assert "difference" in (tmp_path / "report.md").read_text() and "Δp" in (tmp_path / "report.html").read_text()
     gates = [
         "--fail-if",

@@ -13,6 +13,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
@@ -148,6 +149,19 @@ def expected(name: str) -> str:
 
 def taken(arrays: Arrays, rows: Any) -> Arrays:
     return {name: array[rows] for name, array in arrays.items()}
+
+
+def in_pieces(arrays: Arrays, options: dict[str, Any]) -> tuple[list[Arrays], Callable[..., streamloss.Evaluator]]:
+    """The rows in four pieces, and an evaluator of any of them by their numbers."""
+    pieces = [taken(arrays, slice(a, b)) for a, b in itertools.pairwise((0, 1, 30, 77, N))]
+
+    def one(*at: int) -> streamloss.Evaluator:
+        evaluator = streamloss.Evaluator(threads=2, **options)
+        for i in at:
+            evaluator.update(pieces[i])
+        return evaluator
+
+    return pieces, one
 
 
 def shuffled(arrays: Arrays, seed: int = 1) -> Arrays:
@@ -293,15 +307,7 @@ def test_where_the_rows_come_from(name: str, monkeypatch: pytest.MonkeyPatch) ->
 @each_case
 def test_batches_and_evaluators_in_any_grouping(name: str) -> None:
     arrays, options = CASES[name]
-    options = {**options, "on_invalid": "skip"}
-    pieces = [taken(arrays, slice(a, b)) for a, b in itertools.pairwise((0, 1, 30, 77, N))]
-
-    def one(*at: int) -> streamloss.Evaluator:
-        evaluator = streamloss.Evaluator(threads=2, **options)
-        for i in at:
-            evaluator.update(pieces[i])
-        return evaluator
-
+    pieces, one = in_pieces(arrays, {**options, "on_invalid": "skip"})
     assert one(3, 0, 2, 1).report().digest == expected(name)
     left = one(0).merge(one(1)).merge(one(3, 2)).merge(one())
     right = one().merge(one(3).merge(one(2).merge(one().merge(one(1).merge(one(0))))))

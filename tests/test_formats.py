@@ -52,10 +52,11 @@ def _pair(new: float, old: float, title: str, unit: str = "", **more: Any) -> di
 
 
 PAIRS = {
-    "cross_entropy": _pair(0.28154, 0.30154, "cross-entropy", "nat"),
+    "cross_entropy": _pair(0.28154, 0.30154, "cross-entropy", "nat",
+                           min=-1.5, max=0.75, quantiles={"0.05": -0.25, "0.5": -0.03125, "0.999": 0.625}),
     "accuracy": _pair(0.9123, 0.9, "accuracy"),
     "ece": {"title": "expected calibration error", "unit": "", "new": 0.02131, "old": 0.03, "difference": -0.00869},
-}
+}  # fmt: skip
 # Everything that a report can hold.
 FULL: dict[str, Any] = copy.deepcopy(REPORT) | {
     "command": "compare",
@@ -260,6 +261,18 @@ def test_the_comparison_has_both_sides_and_what_is_between() -> None:
     ]  # fmt: skip
     assert "## Metrics of the old model" in shown(FULL)
     assert "old model" not in shown(REPORT)
+
+
+def test_what_is_between_two_models_has_its_quantiles() -> None:
+    assert table_of(FULL, "", "KL, old ‖ new, nat") == [
+        ["", "KL, old ‖ new, nat"],
+        ["max", "9.81"],
+        ["median", "0.112"],
+        ["5 %", "0.00100"],
+        ["min", "1.2e-7"],
+    ]
+    assert "## Between the models, row by row" in shown(FULL)
+    assert "Between the models" not in shown(REPORT)
 
 
 def test_slices_costliest_first_and_the_rest_last() -> None:
@@ -497,6 +510,8 @@ def check(report: dict[str, Any]) -> None:
             place = where | {"scope": "comparison", "metric": key}
             ends = {item: {name: pair.get(prefix + name) for name in ("stderr", "low", "high")}
                     for item, prefix in (("difference", ""), ("ratio", "ratio_"))}  # fmt: skip
+            quantiles = {f"q{level}": value for level, value in pair.get("quantiles", {}).items()}
+            ends["difference"] |= quantiles | {name: pair.get(name) for name in ("min", "max")}
             for item in pair.keys() & {"new", "old", "difference", "ratio", "correlation"}:
                 expect({"mean": pair[item]} | ends.get(item, {}), item=item, **place)
         for key, count in part["rows"].items():

@@ -14,12 +14,11 @@ from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
-from streamloss.cli.main import cli
 from streamloss.errors import UsageError
 from streamloss.quantities import QUANTITIES
 from streamloss.reporting import gates, junit, tables, terminal, units
@@ -571,13 +570,6 @@ def test_junit_reads_back() -> None:
     ]
     assert cases[2][0].get("message") == "ece[g='[red]x[2J\n']>1: no slices"
     assert suite.findtext("system-out") == f"digest {REPORT['digest']}\ninput a\\x00<b>\\n&\\udc80.parquet"
-
-
-def run(*words: str) -> Result:
-    result = CliRunner().invoke(cli, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def fail_if(*rules: str) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 """`score`: a row out for every row in, in their order whatever the threads, with the very values whose means evaluate reports;
-the worst rows are those of a naive sort; and a file is there whole or not at all.
+and a file is there whole or not at all. The worst rows are in test_worst.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from commands import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,10 +39,7 @@ from streamloss.kernels import rows as kernel_rows
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import open_input
-from streamloss.reporting.costliest import render
-from streamloss.reporting.tables import to_text
 from streamloss.running import ordered
-from streamloss.slices import order
 from streamloss.writing import scores
 
 ROOT = Path(__file__).parent.parent
@@ -73,19 +71,6 @@ def write(path: Path, data: pa.Table, rows: int = 100) -> str:
 
 def plain(data: pa.Table, *names: str) -> list[dict[str, Any]]:
     return data.select(list(names) or data.column_names).to_pylist()
-
-
-def run(*words: str) -> Result:
-    result = CliRunner().invoke(cli, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every row group is a part of its own."""
-    monkeypatch.setattr(ordered.Input, "parts", lambda self, parts=ordered.Input.parts: parts(self, 1))
 
 
 # ---- values
@@ -289,6 +274,16 @@ def test_few_results_wait(threads: int, tmp_path: Path, small_parts: None) -> No
             time.sleep(0.2)
         assert len(begun) <= taken + ordered.WAITING * threads + 1
     assert taken == N // 10
+
+
+def test_what_is_being_read_counts_as_waiting() -> None:
+    """Threads that begin to read at the same time do not go beyond the bound together."""
+    line: ordered._Line[int] = ordered._Line([ordered._Run(lambda: iter(())) for _ in range(5)], len, 2)
+    assert [line._choose(), line._choose()] == [0, 1]
+    stop = threading.Timer(0.1, line.stop)
+    stop.start()
+    assert line._choose() is None  # not 2
+    stop.join()
 
 
 def test_batches_are_let_go(tmp_path: Path) -> None:
@@ -535,6 +530,29 @@ def test_dictionaries_are_kept_as_what_they_stand_for(tmp_path: Path) -> None:
     assert [r["word"] for r in sliced.to_pylist() if r["by"]] == [None, "a", "b", "c"]
 
 
+@pytest.mark.parametrize("more", [{}, {"worst": 2}, {"worst": 3, "by": "word"}], ids=str)
+def test_views_are_kept_as_what_they_show(more: dict[str, Any], tmp_path: Path) -> None:
+    text = pa.array(["a", None, "b" * 30, ""], pa.string_view())
+    coded = pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1], pa.int8()), pa.array(["x", "y"], pa.string_view()))
+    for column, kind in (
+        (text, pa.large_string()),
+        (text.cast(pa.binary_view()), pa.large_binary()),
+        (coded, pa.large_string()),
+    ):
+        data = table(4).append_column("word", text).append_column("kept", column)
+        # pyarrow cannot write dictionaries of views
+        for source in (data,) if column is coded else (data, write(tmp_path / "a.parquet", data)):
+            rows = streamloss.score(source, keep=["kept", "id"], **more)
+            assert rows.schema.field("kept").type == kind
+            assert rows["kept"].to_pylist() == [column[i].as_py() for i in rows["id"].to_pylist()]
+    nested = table(4).append_column("word", text).append_column("kept", pa.array([["a"]] * 4, pa.list_(pa.string_view())))
+    if "worst" in more:
+        with pytest.raises(UsageError, match=r"--worst cannot pick rows of .*'kept' \(list<"):
+            streamloss.score(nested, keep="kept", **more)
+    else:
+        assert streamloss.score(nested, keep="kept")["kept"].to_pylist() == [["a"]] * 4
+
+
 def test_what_the_path_tells_can_be_kept(tmp_path: Path) -> None:
     for year, site in ((2025, "x"), (2026, "y z")):
         write(tmp_path / f"year={year}" / f"site={site.replace(' ', '%20')}" / "0.parquet", table(2))
@@ -583,120 +601,6 @@ def test_bytes_can_be_kept() -> None:
     assert bits == pytest.approx(report.metrics["bits_per_byte"].mean, rel=1e-15)
 
 
-# ---- the worst
-
-
-def naive(rows: list[dict[str, Any]], n: int, by: tuple[str, ...], key: str, cap: int = 10_000) -> list[dict[str, Any]]:
-    """The n costliest of every slice by sorting everything; `rows` in the order of the input, all of them."""
-    found = {tuple(row[name] for name in by) for row in rows}
-    first = sorted(found, key=order)[:cap]
-    slices: dict[Any, list[dict[str, Any]]] = {k: [] for k in (*first, "other")}
-    for row in sorted((row for row in rows if row["status"] == "used"), key=lambda row: -row[key]):  # stable
-        own = tuple(row[name] for name in by)
-        slices[own if own in first else "other"].append(row)
-    return [
-        {k: v for k, v in row.items() if k != "status"} | {"rank": i, "by": ",".join(by) or None, "other": name == "other"}
-        for name, members in slices.items()
-        for i, row in enumerate(members[:n], 1)
-    ]
-
-
-def wide(rows: int) -> pa.Table:
-    """Many slices, ignored rows and infinite ones, and far more rows than are kept."""
-    rng = np.random.default_rng(3)
-    p = rng.choice([0.0, 0.25, 0.5, 1.0], rows)
-    label = rng.choice([0, 1, -100], rows, p=[0.5, 0.4, 0.1])
-    text = pa.array([None if v % 11 == 0 else f"s{v}" for v in rng.integers(0, 60, rows)])
-    return pa.table({"prob": p, "label": label, "text": text, "number": rng.integers(-20, 20, rows), "flag": p > 0.3})
-
-
-@pytest.mark.parametrize(("threads", "batch_rows"), [(1, None), (1, 7), (3, 50), (2, 1000)])
-@pytest.mark.parametrize(("worst", "cap"), [(1, 10), (4, 25), (3000, 10_000)])
-def test_the_worst_rows_are_those_of_a_naive_sort(
-    threads: int, batch_rows: int | None, worst: int, cap: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("streamloss.writing.worst._LEAST", 20)  # so that much is put together and dropped
-    data = wide(2000)
-    options: Any = {"keep": ["text", "number", "flag"], "ignore_index": -100, "threads": threads, "batch_rows": batch_rows}
-    every = streamloss.score(data, **options).to_pylist()
-    assert sum(row["cross_entropy"] == math.inf for row in every if row["status"] == "used") > 100
-    by = [("text",), ("number", "flag"), ("flag",)]
-    out = streamloss.score(data, worst=worst, by=[",".join(names) for names in by], max_slices=cap, **options)
-    expected = [row for names in ((), *by) for row in naive(every, worst, names, "cross_entropy", cap if names else 1)]
-    assert out.to_pylist() == [{name: row[name] for name in out.column_names} for row in expected]
-    assert out.column_names[:5] == ["by", "other", "rank", "file", "row"]
-    assert "status" not in out.column_names
-
-
-def test_the_worst_rows_do_not_depend_on_how_the_rows_are_split(tmp_path: Path, small_parts: None) -> None:
-    whole, results = table(), []
-    for pieces in (1, 2, 5):
-        folder, size = tmp_path / str(pieces), N // pieces
-        for i in range(pieces):
-            write(folder / f"{i}.parquet", whole.slice(i * size, size), rows=70)
-        paths = [str(folder / f"{i}.parquet") for i in reversed(range(pieces))]
-        for threads, batch_rows in ((1, 1000), (3, 11)):
-            results.append(streamloss.score(paths, worst=9, by="group", keep="id", threads=threads, batch_rows=batch_rows))
-    ids = [[(r["by"], r["group"], r["rank"], r["id"], r["cross_entropy"]) for r in out.to_pylist()] for out in results]
-    assert all(each == ids[0] for each in ids)
-    shuffled = whole.take(pa.array(np.random.default_rng(1).permutation(N)))
-    costs = []
-    for data in (whole, shuffled):
-        rows = streamloss.score(data, worst=9, by="group").to_pylist()
-        costs.append([(r["by"], r["group"] if r["by"] else None, r["rank"], r["cross_entropy"]) for r in rows])
-    assert costs[0] == costs[1]
-
-
-def test_ties_are_broken_by_file_and_row(tmp_path: Path, small_parts: None) -> None:
-    same = pa.table({"prob": [0.5] * 6, "label": [1] * 6})
-    for name in "ba":
-        write(tmp_path / f"{name}.parquet", same, rows=2)
-    out = streamloss.score(tmp_path, worst=8, threads=3, batch_rows=1)
-    assert [(Path(r["file"]).stem, r["row"]) for r in out.to_pylist()] == [*(("a", i) for i in range(6)), ("b", 0), ("b", 1)]
-    assert out.column_names[:3] == ["rank", "file", "row"]
-
-
-def test_the_worst_by_another_quantity() -> None:
-    every = streamloss.score(DIGITS).to_pylist()
-    out = streamloss.score(DIGITS, worst=5, worst_by="brier", metrics="entropy")
-    assert [name for name in ("entropy", "brier", "cross_entropy") if name in out.column_names] == ["entropy", "brier"]
-    assert out.column("row").to_pylist() == [r["row"] for r in naive(every, 5, (), "brier")]
-    alone = streamloss.score({"probs": np.array([[0.5, 0.5], [0.9, 0.1]])}, worst=1, worst_by="entropy")
-    assert alone.column("row").to_pylist() == [0]
-
-
-def test_memory_of_the_worst_is_bounded() -> None:
-    """Of a hundred thousand slices a hundred and a few are held, and no more rows than they have."""
-    n, cap, most = 100_000, 100, 2
-    ids = np.random.default_rng(0).permutation(n)
-    data = {"prob": np.full(n, 0.5), "label": np.ones(n, int), "id": ids}
-    plan = open_input(data, Options(by=("id",))).plan
-    from streamloss.reading.columns import convert
-    from streamloss.writing.worst import Ranking
-
-    ranking = Ranking(("id",), most, cap)
-    one = pa.record_batch({"x": pa.array([0])})
-    for start in range(0, n, 1000):
-        batch = convert({name: values[start : start + 1000] for name, values in data.items()}, plan, first_row=start)
-        found = ranking.candidates(batch, np.random.default_rng(start).random(1000))
-        ranking.add(found, one.take(pa.array(np.zeros(len(found.rows), dtype=np.int64))), start)
-        assert len(ranking._keys) <= cap + 1 + 1000
-        assert len(ranking._costs) <= most * (cap + 1)
-        assert ranking._waiting <= max(most * (cap + 1), 1024) + 1000
-    table_, ranks, beyond = ranking.result(one.schema)
-    assert table_.num_rows == cap + most
-    assert ranks.tolist() == [1] * cap + [1, 2]
-    assert beyond.tolist() == [False] * cap + [True] * most
-
-
-def test_no_row_is_used() -> None:
-    data = {"prob": [0.5], "label": [-1]}
-    empty = streamloss.score(data, ignore_index=-1, worst=3, by="label", metrics="brier")
-    assert empty.num_rows == 0
-    assert empty.schema.field("brier").type == pa.float64()
-    assert "no row is used" in to_text(lambda console: render(scores.described(empty, 10), console))
-
-
 # ---- usage
 
 
@@ -718,6 +622,9 @@ def test_no_row_is_used() -> None:
         ((DIGITS, "--worst", "3", "--label", ""), "it needs truth"),
         ((DIGITS, "--worst", "0"), "--worst"),
         ((DIGITS, "--worst", "3", "--by", "group,group"), "the same column twice"),
+        ((DIGITS, "-o", "x", "--by", "group", "--max-slices", "3"), "--max-slices limits the slices whose costliest rows"),
+        ((DIGITS, "-o", "x", "--bins", "10"), "No such option"),
+        ((DIGITS, "-o", "x", "--convention", "torch"), "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -743,6 +650,20 @@ def test_wrong_settings(settings_: dict[str, Any]) -> None:
         streamloss.score(DIGITS, **settings_)
 
 
+@pytest.mark.parametrize("field", [field.name for field in fields(Options)])
+def test_no_option_is_ignored(field: str) -> None:
+    """What the command does not offer is refused from Python, by name, and nothing else is."""
+    try:
+        streamloss.score(DIGITS, **{field: "1"})
+        said = ""
+    except StreamlossError as error:
+        said = str(error)
+    refused = f"--{field.replace('_', '-')} is for the report of all rows together" in said
+    assert refused == (field not in {param.name for param in cli.commands["score"].params})
+    if refused:
+        assert streamloss.score(DIGITS, **{field: None}).num_rows == 900
+
+
 def test_the_command(tmp_path: Path) -> None:
     target = tmp_path / "rows.parquet"
     result = run("score", DIGITS, "-o", str(target), "--keep", "id", "--keep", "group", "--metrics", "entropy", "--unit", "bit")
@@ -751,46 +672,6 @@ def test_the_command(tmp_path: Path) -> None:
     result = run("score", DIGITS, "-o", str(target), "--worst", "2", "--by", "group")
     assert (result.exit_code, result.stdout) == (0, "")
     assert pq.read_table(target).equals(streamloss.score(DIGITS, worst=2, by="group"))
-
-
-def test_the_table_of_the_worst() -> None:
-    shown = run("score", DIGITS, "--worst", "2", "--keep", "label_name", "--metrics", "entropy,kl_divergence", "--by", "group")
-    lines = shown.stdout.splitlines()
-    assert lines[0] == f"  worst rows by cross-entropy, {DIGITS}"
-    assert lines[1].split("  ")[1:3] == ["row", "cross-entropy, nat"]
-    assert "KL" not in lines[1]  # of a hard label it is the cross-entropy
-    assert [line.split()[:5] for line in lines[3:5]] == [["3", "3.916", "5", "9", "five"], ["771", "3.706", "8", "1", "eight"]]
-    assert "worst rows of every group by cross-entropy" in shown.stdout
-    many = run("score", DIGITS, "--worst", "150")
-    assert "50 more rows: -o writes all" in many.stdout
-
-
-def test_hostile_text_in_the_table(tmp_path: Path) -> None:
-    data = table(40).append_column("[red]k\x1b", pa.array(["\x1b[2J[bold]" + "w" * 60] * 40))
-    nanoseconds = pa.array([1] * 40, pa.timestamp("ns"))
-    data = data.append_column("when", nanoseconds).append_column("b", pa.array([b"\xff"] * 40))
-    folder = tmp_path / "\x1b[31m[link]"
-    for name in ("a" * 60, "b"):
-        write(folder / f"{name}.parquet", data)
-    words = ("--keep", "[red]k\x1b", "--keep", "when", "--keep", "b", "--by", "[red]k\x1b", "--max-slices", "1")
-    shown = run("score", str(folder), "--worst", "3", "--metrics", "cross_entropy", *words).stdout
-    assert "\x1b" not in shown
-    assert "[red]k\\x1b" in shown
-    assert "\\x1b[2J[bold]ww" in shown
-    assert f"…{'a' * 23}.parquet" in shown
-    assert all(len(line) <= 100 for line in shown.splitlines())
-
-
-def test_what_python_cannot_show_is_a_question_mark() -> None:
-    broken = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\xff"))
-    assert scores._records(pa.table({"a": broken, "b": [1]})) == [{"a": "?", "b": 1}]
-
-
-def test_infinite_costs_in_the_table() -> None:
-    out = streamloss.score({"prob": [0.0, 0.5], "label": [1, 1]}, worst=1)
-    text = to_text(lambda console: render(scores.described(out, 10), console))
-    assert "∞" in text
-    assert "worst rows by cross-entropy\n" in text
 
 
 def test_one_thread_where_kernels_take_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

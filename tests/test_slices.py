@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_exactness import CASES as PLAIN
-from test_exactness import N, labels, logits, probs, table, taken, weights
+from test_exactness import N, in_pieces, labels, logits, probs, table, taken, weights
 
 import streamloss
 from streamloss.errors import USED
@@ -261,14 +261,7 @@ def test_files_and_readers(name: str, tmp_path: Path) -> None:
 @each_case
 def test_evaluators(name: str) -> None:
     arrays, options = CASES[name]
-    pieces = [taken(arrays, slice(a, b)) for a, b in itertools.pairwise((0, 1, 30, 77, N))]
-
-    def one(*at: int) -> streamloss.Evaluator:
-        evaluator = streamloss.Evaluator(threads=2, **options)
-        for i in at:
-            evaluator.update(pieces[i])
-        return evaluator
-
+    pieces, one = in_pieces(arrays, options)
     wanted = expected(name).digest
     assert one(3, 0, 2, 1).report().digest == wanted
     assert one(0).merge(one(1)).merge(one(3, 2)).merge(one()).report().digest == wanted

@@ -97,6 +97,44 @@ def test_text(kind: pa.DataType, tmp_path: Path) -> None:
     check([None, None], kind, tmp_path, ("arrow", "auto"))
 
 
+def test_nothing_but_nulls(tmp_path: Path) -> None:
+    """One slice and one digest, whatever the type of the column."""
+    kinds = (pa.null(), pa.string(), pa.int32(), pa.bool_(), pa.dictionary(pa.int8(), pa.string()))
+    for kind in kinds:
+        check([None] * 7, kind, tmp_path, ("arrow", "auto"))
+    tables = [pa.table({"logprob": scores(7), "g": pa.nulls(7, kind)}) for kind in kinds]
+    of_nulls = pa.DictionaryArray.from_arrays(pa.array([0, None] * 3 + [0], pa.int8()), pa.nulls(1))
+    tables.append(tables[0].set_column(1, "g", of_nulls))
+    assert len({streamloss.evaluate(table, by="g").digest for table in tables}) == 1
+    same = [streamloss.compare(table, logprob="logprob", baseline_logprob="logprob", by="g").slices for table in tables]
+    assert all([each.by for each in slices] == [{"g": None}] for slices in same)
+    assert streamloss.evaluate(tables[0], cluster="g").metrics["cross_entropy"].stderr is None  # of one cluster
+    shown = streamloss.score(tables[0], by="g", worst=1, keep="g").to_pylist()
+    assert [(row["by"], row["g"]) for row in shown] == [(None, None), ("g", None)]
+
+
+@pytest.mark.parametrize("values", [["a", None, "b"], [1, None, -2], [True, None, False]], ids=str)
+def test_a_file_of_nothing_but_nulls_goes_with_any_other(values: list[Any], tmp_path: Path) -> None:
+    nulls = pa.table({"logprob": scores(2), "g": pa.nulls(2)})
+    others = pa.table({"logprob": scores(3), "g": values})
+    for names in ("abc", "acb", "bca"):
+        for name, table in zip(names, (nulls, nulls, others), strict=True):
+            pq.write_table(table, tmp_path / f"{name}.parquet")
+        for reader in ("arrow", "auto"):
+            assert counts(tmp_path, reader=reader) == {None: 5, values[0]: 1, values[2]: 1}
+            report = streamloss.evaluate(tmp_path, by="g", reader=reader)
+            assert {type(each.by["g"]) for each in report.slices} == {type(None), type(values[0])}
+    evaluator = streamloss.Evaluator(by="g").update(others).update(nulls)
+    assert len(evaluator.report().slices) == 3
+    with pytest.raises(DataError, match="'g'"):
+        streamloss.Evaluator(by="g").update(nulls).update(others)
+    # What is between is no bridge.
+    other = ["text"] if values[0] != "a" else [7]
+    pq.write_table(pa.table({"logprob": scores(1), "g": other}), tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"the schemas of the files differ: column 'g' is \w+ here and \w+ in "):
+        streamloss.evaluate(tmp_path, by="g")
+
+
 @pytest.mark.parametrize("index", [pa.int8(), pa.uint16(), pa.int64()], ids=str)
 def test_dictionaries(index: pa.DataType, tmp_path: Path) -> None:
     """With values that no row has, with one twice, with null among the values and among the rows."""

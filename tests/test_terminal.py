@@ -354,6 +354,46 @@ def test_a_comparison_a_thousand_slices_and_other_tools() -> None:
     assert re.search(r"-0\.0280 … -0\.0120 +better\n", at_120)
 
 
+def test_what_is_between_two_models_has_its_quantiles() -> None:
+    apart = changed(command="compare", comparison={"accuracy": {"title": "accuracy", "unit": "", "difference": 0.01}})
+    levels = ("0.001", "0.01", "0.05", "0.1", "0.5", "0.9", "0.95", "0.99", "0.999")
+
+    def quantiles(least: float) -> dict[str, Any]:
+        return {"min": least, "max": least + 10, "quantiles": {q: least + i + 1 for i, q in enumerate(levels)}}
+
+    apart["metrics"] |= {
+        "kl_divergence": spread("inf", None, "KL divergence, old ‖ new", "nat") | quantiles(0.25) | {"max": "inf"},
+        "reverse_kl_divergence": spread(6.0, 0.1, "KL divergence, new ‖ old", "nat") | quantiles(1.25),
+        "js_divergence": spread(7.0, 0.1, "JS divergence", "nat") | quantiles(2.25),
+        "delta_p": spread(0.5, 0.1, "Δp of the label") | quantiles(-4.25),
+    }
+    for width in (80, 160):
+        [_, table] = show(apart, width).split("between the models, row by row\n")
+        head, _, *rows = table.split("\n\n")[0].splitlines()
+        assert re.split(" {2,}", head.strip()) == ["KL, old ‖ new, nat", "KL, new ‖ old, nat", "JS, nat", "Δp of the label"]
+        assert [re.split(" {2,}", row.strip()) for row in rows] == [
+            ["max", "∞", "11.2", "12.2", "5.75"],
+            ["99.9 %", "9.25", "10.2", "11.2", "4.75"],
+            ["99 %", "8.25", "9.25", "10.2", "3.75"],
+            ["95 %", "7.25", "8.25", "9.25", "2.75"],
+            ["90 %", "6.25", "7.25", "8.25", "1.75"],
+            ["median", "5.25", "6.25", "7.25", "0.750"],
+            ["10 %", "4.25", "5.25", "6.25", "-0.250"],
+            ["5 %", "3.25", "4.25", "5.25", "-1.25"],
+            ["1 %", "2.25", "3.25", "4.25", "-2.25"],
+            ["0.1 %", "1.25", "2.25", "3.25", "-3.25"],
+            ["min", "0.250", "1.25", "2.25", "-4.25"],
+        ]
+    at_48 = show(apart, 48)
+    assert max(map(len, at_48.split("row by row")[1].split("\n\n")[0].splitlines())) <= 48
+    assert re.search(r"99\.9 % +9\.25 +4\.75\n", at_48)  # Δp stays, the other divergences give way
+    # Of one model there is nothing between, nor without quantiles.
+    assert "between the models" not in show(apart | {"command": "evaluate", "comparison": {}})
+    for metric in apart["metrics"].values():
+        metric.pop("quantiles", None)
+    assert "between the models" not in show(apart)
+
+
 def test_slices_that_are_all_too_small_are_counted() -> None:
     shown = show(full_of_slices(0))
     assert "By region, n: 1010 slices, 0 reported, 1010 small slices of 90 rows." in shown

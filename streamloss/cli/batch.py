@@ -74,7 +74,8 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
         return
     started = time.perf_counter()
     found = list(_carried_out(chosen, stop))
-    code = max((each["exit_code"] for each in found if each["exit_code"] is not None), key=_SEVERITY.index)
+    codes = [each["exit_code"] for each in found if each["exit_code"] is not None]
+    code = endings.INTERRUPTED if endings.interrupts.seen else max(codes, key=_SEVERITY.index)
     seconds = time.perf_counter() - started
     record = {"schema": SCHEMA, "version": __version__, "file": file, "exit_code": code, "seconds": seconds, "runs": found}
 
@@ -177,7 +178,8 @@ def _carried_out(runs: Sequence[Run], stop: bool) -> Iterator[dict[str, Any]]:
             yield record | {"exit_code": None, "outputs": []}
             continue
         record |= _carried_out_one(run, f"run {i} of {len(runs)}")
-        stopped = record["exit_code"] == endings.INTERRUPTED or (stop and record["exit_code"] != 0)
+        ended = record["exit_code"]
+        stopped = ended == endings.INTERRUPTED or endings.interrupts.seen or (stop and ended != 0)
         yield record
 
 

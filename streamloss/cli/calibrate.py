@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @config.option
 @shared.columns
 @shared.loss
+@shared.bins
+@shared.conventions
 @shared.grid
 @shared.checks
 @shared.slices
@@ -26,19 +28,7 @@ if TYPE_CHECKING:
 @shared.gates
 @shared.output
 @shared.plots
-def calibrate(
-    paths: tuple[str, ...],
-    form: str | None,
-    output: tuple[str, ...],
-    plots: str | None,
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
-    progress: bool | None,
-    fail_if: tuple[str, ...],
-    junit: str | None,
-    **options: Any,
-) -> None:
+def calibrate(paths: tuple[str, ...], progress: bool | None, fail_if: tuple[str, ...], **given: Any) -> None:
     """Find the temperature T that makes the loss of softmax(z / T) least, for all rows and for every slice.
 
     The rows are read once for the curve of loss and calibration error by T, and two or three times more until T is exact. The
@@ -51,20 +41,14 @@ def calibrate(
       streamloss calibrate data/digits.parquet --logits logits --label label --by group -o temperature.json
       streamloss evaluate data/digits.parquet --logits logits --label label --temperature temperature.json
     """
-    asked = Options.of(**{"temperature_sweep": True} | {name: value for name, value in options.items() if value})
+    run, written = (shared.taken(given, names) for names in (shared.RUN, shared.WRITTEN))
+    given["temperature_sweep"] = True
+    asked = Options.of(**given)
 
     def make() -> Report:
         from streamloss import api
 
         with shared.watching(progress, asked.unit) as watcher:
-            return api.calibrate(
-                list(paths),
-                threads=threads,
-                batch_rows=batch_rows,
-                reader=reader,
-                progress=watcher,
-                fail_if=fail_if,
-                **options | {"temperature_sweep": True},
-            )
+            return api.calibrate(list(paths), progress=watcher, fail_if=fail_if, **run, **given)
 
-    shared.job(paths, make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit).finish()
+    shared.job(paths, make, fail_if=fail_if, **written).finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     shared.option("--baseline-temperature", metavar="T|FILE", help="Its temperature.  [default: that of --temperature]"),
 )
 @shared.loss
+@shared.bins
 @shared.slices
 @shared.checks
 @shared.display
@@ -53,35 +54,20 @@ def compare(**given: Any) -> None:
 def prepare(
     paths: tuple[str, ...],
     baseline: tuple[str, ...],
-    form: str | None,
-    output: tuple[str, ...],
-    plots: str | None,
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
+    key: str | None,
     progress: bool | None,
     fail_if: tuple[str, ...],
-    junit: str | None,
-    key: str | None,
-    **options: Any,
+    **given: Any,
 ) -> shared.Job:
     """The comparison that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     from streamloss import api
 
-    asked, _ = api.compared_options(options, same=not baseline)
+    run, written = (shared.taken(given, names) for names in (shared.RUN, shared.WRITTEN))
+    asked, _ = api.compared_options(given, same=not baseline)
+    old = list(baseline) or None
 
     def make() -> Report:
         with shared.watching(progress, asked.unit) as watcher:
-            return api.compare(
-                list(paths),
-                baseline=list(baseline) or None,
-                key=key,
-                threads=threads,
-                batch_rows=batch_rows,
-                reader=reader,
-                progress=watcher,
-                fail_if=fail_if,
-                **options,
-            )
+            return api.compare(list(paths), baseline=old, key=key, progress=watcher, fail_if=fail_if, **run, **given)
 
-    return shared.job((*paths, *baseline), make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit)
+    return shared.job((*paths, *baseline), make, fail_if=fail_if, **written)

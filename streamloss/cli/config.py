@@ -144,7 +144,7 @@ def _value(param: click.Parameter, given: Any, folder: Path, where: str) -> Valu
 
 def _text(param: click.Parameter, given: Any, folder: Path, where: str) -> str:
     """A value as it would be typed."""
-    says = set(re.split(r"[^A-Z]+", param.metavar or ""))
+    says = set(re.findall("[A-Z]+", param.metavar or ""))
     if isinstance(given, list) and says & _LISTS:
         parts = [_text(param, item, Path(), where) for item in given]
         if any("," in part for part in parts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @config.option
 @shared.columns
 @shared.loss
+@shared.bins
+@shared.conventions
 @shared.sweep
 @shared.slices
 @shared.checks
@@ -46,35 +48,16 @@ def evaluate(**given: Any) -> None:
 
 
 def prepare(
-    paths: tuple[str, ...],
-    form: str | None,
-    output: tuple[str, ...],
-    plots: str | None,
-    save_state: str | None,
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
-    progress: bool | None,
-    fail_if: tuple[str, ...],
-    junit: str | None,
-    **options: Any,
+    paths: tuple[str, ...], progress: bool | None, save_state: str | None, fail_if: tuple[str, ...], **given: Any
 ) -> shared.Job:
     """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
-    asked = Options.of(**options)
+    run, written = (shared.taken(given, names) for names in (shared.RUN, shared.WRITTEN))
+    asked = Options.of(**given)
 
     def make() -> Report:
         from streamloss import api
 
         with shared.watching(progress, asked.unit) as watcher:
-            return api.evaluate(
-                list(paths),
-                threads=threads,
-                batch_rows=batch_rows,
-                reader=reader,
-                progress=watcher,
-                save_state=save_state,
-                fail_if=fail_if,
-                **options,
-            )
+            return api.evaluate(list(paths), progress=watcher, save_state=save_state, fail_if=fail_if, **run, **given)
 
-    return shared.job(paths, make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit, save_state=save_state)
+    return shared.job(paths, make, fail_if=fail_if, save_state=save_state, **written)

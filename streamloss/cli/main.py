@@ -30,13 +30,14 @@ class Group(shared.Group):
     """The commands, with one line on standard error for every way to fail."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except endings.EXPECTED as error:
-            code, _ = endings.told(error)
-        except BrokenPipeError:
-            _forget_output()
-            code = PIPE_CLOSED
+        with endings.interrupts.remembered():
+            try:
+                return super().invoke(ctx)
+            except endings.EXPECTED as error:
+                code, _ = endings.told(error)
+            except BrokenPipeError:
+                _forget_output()
+                code = PIPE_CLOSED
         return ctx.exit(code)
 
 

@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 @shared.gates
 @shared.output
 @shared.plots
-def report(
-    states: tuple[str, ...],
-    form: str | None,
-    output: tuple[str, ...],
-    plots: str | None,
-    fail_if: tuple[str, ...],
-    junit: str | None,
-    **display: Any,
-) -> None:
+def report(states: tuple[str, ...], fail_if: tuple[str, ...], **given: Any) -> None:
     """Merge the states that evaluate saved into one report, as if one run had read all the rows.
 
     The order of the states changes nothing, down to the last bit. States of different options are refused, and so are
@@ -38,11 +30,12 @@ def report(
       streamloss evaluate data/digits.parquet --logits logits --label label --save-state digits.state
       streamloss report digits.state --unit bit -o digits.md
     """
-    Options.of(**display)  # wrong options are found before anything is read
+    written = shared.taken(given, shared.WRITTEN)
+    Options.of(**given)  # wrong options are found before anything is read
 
     def make() -> Report:
         from streamloss import api
 
-        return api.merge(list(states), fail_if=fail_if, **display)
+        return api.merge(list(states), fail_if=fail_if, **given)
 
-    shared.job(states, make, form=form, output=output, plots=plots, fail_if=fail_if, junit=junit).finish()
+    shared.job(states, make, fail_if=fail_if, **written).finish()

@@ -45,11 +45,8 @@ def score(
     worst: int | None,
     worst_by: str | None,
     compression: Literal["zstd", "none"],
-    threads: int | None,
-    batch_rows: int | None,
-    reader: Literal["auto", "pages", "arrow"],
     progress: bool | None,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Write what every row of PATH... costs: one row out for every row in, in their order.
 
@@ -65,18 +62,16 @@ def score(
       streamloss score data/digits.parquet --worst 5 --keep label_name
       streamloss score data/digits.parquet --worst 20 --worst-by brier --by group -o worst.parquet
     """
-    asked = Options.of(**options)
+    run = shared.taken(given, shared.RUN)
+    asked = Options.of(**given)
     if output is None and worst is None:
         raise UsageError("-o says where the rows go ('-': an Arrow stream on standard output); --worst N shows a few")
     if output is not None and (form := _other_format(output)):
         raise UsageError(f"cannot write {output}: scores are Parquet, not {form}")
 
-    from streamloss import jit
-    from streamloss.cli.progress import Meter
     from streamloss.writing import scores
 
-    jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
-    with Meter(progress, asked.unit) as meter:
+    with shared.watching(progress, asked.unit) as watcher:
         table = scores.score(
             list(paths),
             output,
@@ -84,11 +79,9 @@ def score(
             worst=worst,
             worst_by=worst_by,
             compression=compression,
-            threads=threads,
-            batch_rows=batch_rows,
-            reader=reader,
-            progress=meter.show if meter.wanted else None,
-            **options,
+            progress=watcher,
+            **run,
+            **given,
         )
     if table is None:
         if output != "-":

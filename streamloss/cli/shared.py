@@ -41,6 +41,8 @@ FORMATS = {
     "csv": Format((".csv",), "csvfile"),
     "html": Format((".html", ".htm"), "webpage"),
 }
+RUN = ("threads", "batch_rows", "reader")  # options of a run that change no number
+WRITTEN = ("form", "output", "plots", "junit")  # where a report goes
 PLOTS = "--plots"  # the one option that writes into a folder
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
 
@@ -93,6 +95,11 @@ def option(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any
     return names, settings
 
 
+def taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The options of these names, taken out of those that were given."""
+    return {name: given.pop(name) for name in names}
+
+
 paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 
 columns = options(
@@ -129,15 +136,21 @@ loss = options(
     option("--focal-gamma", type=float, metavar="G", help="Adds the focal loss with this exponent."),
     option("--focal-alpha", type=float, metavar="A", help="Factor of the focal loss: A for y = 1, 1 - A for y = 0."),
     option("--zero", metavar="inf|clip:EPS", help="What a true class of probability 0 costs.  [default: inf]"),
+    option("--top-k", type=int, multiple=True, metavar="K", help="Top-K accuracy; repeatable.  [default: 5]"),
+    option("--metrics", metavar="LIST", help="Only these, by their keys in the JSON report, comma-separated."),
+)
+
+# What only all rows together have, and what only one model has: not every command that has losses has these.
+bins = options("Loss", option("--bins", type=int, metavar="N", help="Bins of the calibration errors.  [default: 15]"))
+
+conventions = options(
+    "Loss",
     option(
         "--convention",
         multiple=True,
         type=click.Choice((EXACT, *TOOLS)),
         help="Also what this tool would print of the same rows; repeatable.  [default: exact]",
     ),
-    option("--top-k", type=int, multiple=True, metavar="K", help="Top-K accuracy; repeatable.  [default: 5]"),
-    option("--bins", type=int, metavar="N", help="Bins of the calibration errors.  [default: 15]"),
-    option("--metrics", metavar="LIST", help="Only these, by their keys in the JSON report, comma-separated."),
 )
 
 _grid = option("--temperatures", metavar="LIST", help="The curve at these T.  [default: 0.25 to 4, four an octave]")

@@ -91,7 +91,7 @@ def column_of(batch: pa.RecordBatch, plan: Plan, role: str, name: str, *, path: 
     one_field(batch.schema, name, path)
     column = batch.column(name)
     if role == "by":
-        if key_kind_of(column.type) != plan.kinds[name]:  # of a later batch
+        if key_kind_of(column.type) not in (plan.kinds[name], "null"):  # of a later batch
             raise _other_type(name, column, plan.types[name], path)
         return Column(name, _NOTHING, coded=_coded(name, column, path))
     if role == "label":

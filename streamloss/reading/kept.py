@@ -1,7 +1,8 @@
 """Columns that go through as they are: the id of a row, its text, whatever stands beside the predictions, in any Arrow type.
 
 They are found as the columns of --by are, in the file or in its path, and travel with a `Batch` as one Arrow batch.
-Dictionaries become what they stand for, since every file has its own; whoever writes them makes dictionaries again.
+Dictionaries become what they stand for, since every file has its own; whoever writes them makes dictionaries again. Views of
+text and bytes become text and bytes, for pyarrow cannot pick rows of views.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def keep(batch: Batch, data: pa.RecordBatch | None, plan: Plan) -> Batch:
 def _plain(field: pa.Field) -> pa.Field:
     """The field as it is kept."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kind = pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary() if pa.types.is_binary_view(kind) else kind
     metadata = {key: value for key, value in (field.metadata or {}).items() if key != _FIELD_ID}
     return pa.field(field.name, kind, metadata=metadata or None)
 
@@ -71,6 +73,8 @@ def _plain(field: pa.Field) -> pa.Field:
 def _values(column: pa.Array, field: pa.Field, path: str | None) -> pa.Array:
     try:
         if pa.types.is_dictionary(column.type):
+            if column.dictionary.type != field.type:
+                column = pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(field.type))
             column = column.dictionary_decode()
         return column if column.type == field.type else column.cast(field.type)
     except pa.ArrowException as error:

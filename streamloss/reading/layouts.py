@@ -97,10 +97,12 @@ def label_kind_of(kind: pa.DataType) -> str | None:
 
 
 def key_kind_of(kind: pa.DataType) -> str | None:
-    """'number', 'bool' or 'name' for what rows can be grouped by; None for the rest."""
+    """'number', 'bool' or 'name' for what rows can be grouped by, 'null' where all are null; None for the rest."""
     kind = storage(kind)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_null(kind):
+        return "null"
     if pa.types.is_boolean(kind):
         return "bool"
     return "number" if pa.types.is_integer(kind) else "name" if is_text(kind) else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
@@ -170,8 +170,24 @@ def make_plan(
     return replace(plan, batch_rows=min(max(1, size // plan.row_bytes), most))
 
 
+def past_nulls(plan: Plan, files: Iterable[tuple[str, pa.Schema]]) -> Plan:
+    """The plan with columns of --by that are all null in its first file taken for what they are in the first that says more."""
+    for path, schema in files:
+        unknown = [name for name in plan.columns.get("by", ()) if plan.kinds[name] == "null"]
+        if not unknown:
+            break
+        fields = [one_field(schema, name, path) for name in unknown]
+        kinds = {field.name: kind for field in fields if (kind := key_kind_of(field.type)) not in (None, "null")}
+        types = {field.name: f"{field.type} in {path}, null" for field in fields if field.name in kinds}
+        plan = replace(plan, kinds=plan.kinds | kinds, types=plan.types | types)
+    return plan
+
+
 def check_schema(plan: Plan, schema: pa.Schema, path: str | None) -> None:
-    """Raise `DataError` unless every needed column of another file holds what it holds in the plan's first file."""
+    """Raise `DataError` unless every needed column of another file holds what it holds in the plan's first file.
+
+    A column of --by may be all null too.
+    """
     for role, names in plan.columns.items():
         for name in names:
             field = one_field(schema, name, path)
@@ -183,7 +199,7 @@ def check_schema(plan: Plan, schema: pa.Schema, path: str | None) -> None:
                         kind = None
             except DataError:
                 kind = None
-            if kind != plan.kinds[name]:
+            if kind != plan.kinds[name] and not (role == "by" and kind == "null"):
                 raise DataError(
                     f"the schemas of the files differ: column {name!r} is {field.type} here and {plan.types[name]} in "
                     f"{plan.path or 'the first batch'}",

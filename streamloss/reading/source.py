@@ -29,7 +29,7 @@ from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, read_part, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
-from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan
+from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan, past_nulls
 
 __all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
 
@@ -181,6 +181,7 @@ def open_input(
         partitions=told if options.by or options.cluster else None,
         keys=keys,
     )
+    plan = past_nulls(plan, ((f, footer.schema) for f in rest if (footer := survey(f)).metadata.num_rows))
     plan = replace(plan, kept=find_kept(first.schema, kept, told, path))
 
     def planned(path: str) -> _Planned:

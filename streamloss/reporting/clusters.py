@@ -80,10 +80,18 @@ def shifted(parts: list[tuple[int, int]]) -> list[float] | None:
     x, w = sum(x for x, _ in parts), sum(w for _, w in parts)
     if len(parts) < 2 or not w or any(w == own for _, own in parts):
         return None
-    return [(x * own - w * part) / (w * (w - own)) for part, own in parts]
+    try:
+        return [(x * own - w * part) / (w * (w - own)) for part, own in parts]
+    except OverflowError:
+        return [math.inf for _ in parts]
 
 
 def spread(values: list[float]) -> float:
-    """The standard error of a figure from its values without each group."""
-    mean = math.fsum(values) / len(values)
-    return math.sqrt((len(values) - 1) / len(values) * math.fsum((value - mean) ** 2 for value in values))
+    """The standard error of a figure from its values without each group; infinite where one of them is."""
+    try:
+        mean = math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # a sum that is too large, or infinities of both signs
+        return math.inf
+    if not math.isfinite(mean):
+        return math.inf
+    return math.sqrt((len(values) - 1) / len(values)) * math.hypot(*(value - mean for value in values))

@@ -24,6 +24,13 @@ _OF_A_SLICE = (
     *("accuracy", "same_top", "entropy", "brier", "ece"),
 )
 _MOST_OF_A_SLICE = 6  # metrics, when none of these is there
+# What there is between two models in every row: how a narrow column calls it, and which of them go first where room is scarce.
+_BETWEEN = {
+    "kl_divergence": ("KL, old ‖ new", 0),
+    "reverse_kl_divergence": ("KL, new ‖ old", 2),
+    "js_divergence": ("JS", 3),
+    "delta_p": ("Δp of the label", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,22 @@ def comparison(report: Report) -> Table:
         ],
         list(pairs),
     )
+
+
+def between(report: Report) -> Table:
+    """Quantiles, the highest on top, of the divergences of the two models and of what the label's probability gains."""
+    metrics = report["metrics"] if contents.compared(report) else {}
+    found = [(key, metric) for key in _BETWEEN if (metric := contents.known(metrics, key)) and metric.get("quantiles")]
+    levels = contents.levels(metric for _, metric in found)[::-1]
+
+    def column(key: str, metric: Metric) -> Column:
+        head, rank = _BETWEEN[key]
+        shown = (("max", metric), *((level, metric["quantiles"]) for level in levels), ("min", metric))
+        cells = [wording.value(key, entry, field) for field, entry in shown]
+        return Column(wording.titled({"title": head, "unit": metric.get("unit")}, key), cells, rank)
+
+    names = ["max", *map(units.quantile, levels), "min"] if found else []
+    return table_of("between the models, row by row", [Column("", names, 0, "name"), *(column(*each) for each in found)])
 
 
 def _verdicts(rows: Iterable[tuple[str, Metric]]) -> Column:

@@ -19,7 +19,7 @@ from streamloss.options import Options
 from streamloss.quantities import Quantity
 from streamloss.reporting.clusters import Clusters, clusters_of, jackknife, no_clusters, shifted, spread
 from streamloss.reporting.figures import Slice
-from streamloss.reporting.metrics import Measures
+from streamloss.reporting.metrics import Measures, _exp, ratio, root
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
@@ -95,18 +95,17 @@ class Two:
         found: dict[str, Any] = {"difference": metric.mean, "stderr": metric.stderr, "low": metric.low, "high": metric.high}
         found |= {"min": metric.min, "max": metric.max, "quantiles": metric.quantiles}
         a, b, c = self._deviations(key)
-        if a > 0 and b > 0:
-            found["correlation"] = min(max(float(c) / math.sqrt(float(a) * float(b)), -1.0), 1.0)
+        found |= _correlation(a, b, c)
         sums = self.old.sums(key)
         if sums.n > 1 and sums.x:
             r = Fraction(self.new.sums(key).x << sums.unit, sums.x << self.new.sums(key).unit)
-            squares = (a + r * r * b - 2 * r * c) * sums.n / (sums.n - 1)
-            error: float | None = math.sqrt(max(float(squares / Fraction(sums.x, 1 << sums.unit) ** 2), 0.0))
+            squares = (a + r * r * b - 2 * r * c) * sums.n / (sums.n - 1) / Fraction(sums.x, 1 << sums.unit) ** 2
+            error: float | None = root(squares.numerator, squares.denominator)
             if self.new.clusters is not None and self.old.clusters is not None:
                 parts = zip(self.new.clusters.parts(key), self.old.clusters.parts(key), strict=True)
                 error = jackknife([(x, y) for (x, _), (y, _) in parts])
             if error is not None:
-                found |= _interval("ratio", float(r), error, self.new.z)
+                found |= _ratio(ratio(r.numerator, r.denominator), error, self.new.z)
         return found
 
     def _deviations(self, key: str) -> tuple[Fraction, Fraction, Fraction]:
@@ -125,15 +124,15 @@ class Two:
         n, w = difference.n, Fraction(difference.w, 1 << difference.unit)
         variances = (float(value * n / (n - 1) / (w * w)) for value in (a, b, c))
         va, vb, vc = variances
-        stderr = math.sqrt(max(new * new * va + old * old * vb - 2 * new * old * vc, 0.0))
+        larger = max(new, old)
+        u, v = new / larger, old / larger  # the square of a perplexity may be too large
+        stderr = larger * math.sqrt(max(u * u * va + v * v * vb - 2 * u * v * vc, 0.0))
         if self.new.clusters is not None and self.old.clusters is not None:
             moves = [shifted(each.clusters.parts(key)) or [] for each in (self.new, self.old) if each.clusters is not None]
-            stderr = spread([new * math.exp(one) - old * math.exp(other) for one, other in zip(*moves, strict=True)])
-        found = {"stderr": stderr, "low": new - old - z * stderr, "high": new - old + z * stderr}
-        if a > 0 and b > 0:
-            found["correlation"] = min(max(float(c) / math.sqrt(float(a) * float(b)), -1.0), 1.0)
-        ends = {"ratio_low": math.exp(mean - z * error), "ratio_high": math.exp(mean + z * error)}
-        return found | {"ratio": math.exp(mean), "ratio_stderr": math.exp(mean) * error} | ends
+            stderr = spread([new * _exp(one) - old * _exp(other) for one, other in zip(*moves, strict=True)])
+        found = {"stderr": stderr} | self.new.interval(new - old, stderr) | _correlation(a, b, c)
+        ends = {"ratio_low": _exp(mean - z * error), "ratio_high": _exp(mean + z * error)}
+        return found | {"ratio": _exp(mean), "ratio_stderr": _exp(mean) * error} | ends
 
 
 def _clusters(sides: Sides | None) -> Callable[[Key], list[Clusters | None]]:
@@ -144,8 +143,21 @@ def _clusters(sides: Sides | None) -> Callable[[Key], list[Clusters | None]]:
     return lambda key: [known.get(key, none) for known, none in found]
 
 
-def _interval(name: str, value: float, error: float, z: float) -> dict[str, float]:
-    return {name: value, f"{name}_stderr": error, f"{name}_low": value - z * error, f"{name}_high": value + z * error}
+def _correlation(a: Fraction, b: Fraction, c: Fraction) -> dict[str, float]:
+    """c / √(a b), where neither model's rows are all alike."""
+    if not (a > 0 and b > 0):
+        return {}
+    above = c.numerator**2 * a.denominator * b.denominator
+    size = min(root(above, c.denominator**2 * a.numerator * b.numerator), 1.0)
+    return {"correlation": -size if c < 0 else size}
+
+
+def _ratio(value: float, error: float, z: float) -> dict[str, float]:
+    """A ratio with its error, and its interval where both are finite."""
+    found = {"ratio": value, "ratio_stderr": error}
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return found
+    return found | {"ratio_low": value - z * error, "ratio_high": value + z * error}
 
 
 def _root_mean_square(square: Metric) -> Metric:

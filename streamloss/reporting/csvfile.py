@@ -6,7 +6,7 @@ does not apply is empty. Text that a spreadsheet would take for a formula gets a
 
 all                     a metric of all rows
 baseline                the same of the old model
-comparison              new and old: `item` is new, old, difference, ratio or correlation
+comparison              new and old: `item` is new, old, difference (the rows' extremes and quantiles too), ratio, correlation
 convention              what another tool (`item`) says; convention_difference is that minus the exact value, `reason` why
 edge                    the rows of infinite loss: their share of the weight, and the mean with `item` in the place of 0
 slice                   a metric of the slice in `slice`; rows of baseline, comparison and rows may name a slice too
@@ -104,7 +104,8 @@ def _part(part: dict[str, Any], scope: str, name: str) -> Iterator[Row]:
         for item, pure, fields in _COMPARED:
             if pair.get(item) is not None:
                 errors = {name: pair.get(field) for name, field in zip(_ERRORS, fields, strict=False)}
-                yield named | ({"unit": ""} if pure else {}) | {"item": item, "mean": pair[item]} | errors
+                rows = _spread(pair) if item == "difference" else {}
+                yield named | ({"unit": ""} if pure else {}) | {"item": item, "mean": pair[item]} | errors | rows
         if pair.get("reason"):
             yield named | {"item": "difference", "reason": pair["reason"]}
     for point in (part.get("temperature") or {}).get("curve") or []:
@@ -120,14 +121,19 @@ def _part(part: dict[str, Any], scope: str, name: str) -> Iterator[Row]:
 
 def _metrics(metrics: Metrics, about: Row) -> Iterator[Row]:
     for key, metric in metrics.items():
-        quantiles = {f"q{level}": value for level, value in (metric.get("quantiles") or {}).items()}
         fields = {field: metric.get(field) for field in (*_OF_A_METRIC, "reason")}
-        yield about | _named(key, metrics) | fields | quantiles
+        yield about | _named(key, metrics) | fields | _spread(metric)
         if edge := metric.get("edge"):
             named = {"slice": about["slice"], "rows": edge["rows"]} | _named(key, metrics)
             yield named | {"scope": "edge", "item": "weight share", "unit": "", "mean": edge["weight_share"]}
             for name, mean in (edge.get("at") or {}).items():
                 yield named | {"scope": "edge", "item": name, "mean": mean}
+
+
+def _spread(entry: dict[str, Any]) -> Row:
+    """The extremes and the quantiles of the rows."""
+    quantiles = {f"q{level}": value for level, value in (entry.get("quantiles") or {}).items()}
+    return {"min": entry.get("min"), "max": entry.get("max")} | quantiles
 
 
 def _named(key: str, metrics: Metrics) -> Row:

@@ -102,6 +102,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield from _top(report)
     yield from _gates(report)
     yield from _section(columns.comparison(report))
+    yield from _section(columns.between(report))
     yield _heading("Metrics")
     yield from _metrics(report, report["metrics"])
     if baseline := contents.baseline(report):

@@ -37,6 +37,7 @@ def render(report: Report, console: Console) -> None:
     _stacked(wording.highlights(report), console)
     _lines(wording.infinities(report["metrics"], report["rows"]["used"]), console)
     _table(columns.comparison(report), console)
+    _table(columns.between(report), console)
     for table in columns.quantities(report, report["metrics"]):
         _table(table, console)
     _lines(wording.failures(report["metrics"]), console)

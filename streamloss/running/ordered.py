@@ -64,7 +64,7 @@ class _Line(Generic[T]):
         self._changed = threading.Condition()
         self._done: dict[tuple[int, int], tuple[int, T] | _Failure] = {}
         self._head = self._out = 0  # the run whose turn it is, and how many of its results were handed out
-        self._held = 0  # batches that were taken whose results were not handed out
+        self._held = 0  # batches that are read, or were, whose results were not handed out
         self._stopped = False
 
     def fill(self) -> None:
@@ -98,6 +98,7 @@ class _Line(Generic[T]):
                 due = free == self._head and self._runs[self._head].taken == self._out
                 if free is not None and (self._held < self._most or due):
                     self._runs[free].busy = True
+                    self._held += 1
                     return free
                 self._changed.wait()
             return None
@@ -107,9 +108,10 @@ class _Line(Generic[T]):
             run.close()
         with self._changed:
             run.busy, run.over = False, over
-            if place is not None:
+            if place is None:
+                self._held -= 1
+            else:
                 run.taken += 1
-                self._held += 1
             self._changed.notify_all()
 
     def _put(self, place: tuple[int, int], result: tuple[int, T] | _Failure) -> None:

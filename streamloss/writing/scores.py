@@ -39,6 +39,11 @@ Add = Callable[[pa.RecordBatch], None]
 
 STDOUT = "-"
 ROW_GROUP_ROWS = 1 << 20
+# Options of `evaluate` that change no row: they say how the report of all rows together is made.
+_OF_ALL_ROWS = (
+    *("bins", "convention", "temperature_sweep", "temperatures"),
+    *("cluster", "quantiles", "confidence", "min_slice_rows"),
+)
 _SMALL = 1 << 12  # batches of so many rows or fewer are held together
 _GUESS = 512  # bytes of a kept value whose type does not tell
 _BROKEN = b"\xff\xff\xff\xff\x08\x00\x00\x00"  # the beginning of a message of a stream that says there are 8 bytes to come
@@ -67,7 +72,8 @@ def score(
         same the earlier one. worst_by: the quantity that is the cost (default: cross_entropy).
     compression: of the Parquet file, 'zstd' or 'none'.
     threads, batch_rows, reader, progress: those of `evaluate`; no row depends on them.
-    options: those of `evaluate`. `metrics` names the quantities (default: all that a single row has); columns of `by` are kept.
+    options: those of `evaluate` that make a difference to a row. `metrics` names the quantities (default: all that a single row
+        has); columns of `by` are kept.
 
     The columns: `file`, `row` (from 0), `status` ('used', 'ignored', or the rule that the row broke), `label`, `prediction`,
     `weight`, those of `keep`, and a float64 a quantity, in `unit`, without the weight; null where a row is not used. With
@@ -76,10 +82,10 @@ def score(
 
     Raises `DataError` for bad data, `UsageError` for wrong options.
     """
+    _check(worst, worst_by, compression, options)
     asked = Options.of(**options)
     count = thread_count(threads)
     names = (keep,) if isinstance(keep, str) else tuple(keep)
-    _check(worst, worst_by, compression)
     target: Any = sys.stdout.buffer if output == STDOUT else output
     if isinstance(target, str | os.PathLike):
         target = os.fspath(target)
@@ -184,11 +190,15 @@ def _is_path(item: Any) -> bool:
     return isinstance(item, str | os.PathLike) and item != STDIN
 
 
-def _check(worst: int | None, worst_by: str | None, compression: str) -> None:
+def _check(worst: int | None, worst_by: str | None, compression: str, options: dict[str, Any]) -> None:
+    if unused := [name for name in _OF_ALL_ROWS if options.get(name) not in (None, (), False)]:
+        raise UsageError(f"--{unused[0].replace('_', '-')} is for the report of all rows together and changes none of them")
     if worst is not None and (isinstance(worst, bool) or not isinstance(worst, int) or worst < 1):
         raise UsageError(f"--worst must be an integer of 1 or more, not {worst!r}")
     if worst is None and worst_by is not None:
         raise UsageError("--worst-by says what the costliest rows are: give --worst too")
+    if worst is None and options.get("max_slices") is not None:
+        raise UsageError("--max-slices limits the slices whose costliest rows are kept: give --worst too")
     if compression not in get_args(Compression):
         raise UsageError(f"--compression is one of {', '.join(get_args(Compression))}, not {compression!r}")
 

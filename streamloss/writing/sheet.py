@@ -20,6 +20,7 @@ from streamloss import __version__
 from streamloss.errors import RULE_KEYS, USED, UsageError
 from streamloss.options import Options
 from streamloss.quantities import Quantity
+from streamloss.reading.paths import first_line
 from streamloss.reading.roles import Plan
 from streamloss.reporting.metrics import UNITS
 from streamloss.running.scoring import Scored, predicted
@@ -81,7 +82,7 @@ class Sheet:
             unused = None
         columns: dict[str, Any] = {key: self._scaled(key, values[chosen], unused) for key, values in scored.values.items()}
         if batch.kept is not None:
-            kept = batch.kept if isinstance(chosen, slice) else batch.kept.take(pa.array(chosen))
+            kept = batch.kept if isinstance(chosen, slice) else _picked(batch.kept, chosen)
             columns |= dict(zip(kept.schema.names, kept.columns, strict=True))
         made: dict[str, Callable[[], Any]] = {
             "file": lambda: _file(batch.path, len(code)),
@@ -103,6 +104,15 @@ class Sheet:
             return pa.array(values, mask=unused)
         numbers = values if unused is None else np.where(unused, 0, values)
         return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32), mask=unused), pa.array(self.classes))
+
+
+def _picked(kept: pa.RecordBatch, chosen: NDArray[np.int64]) -> pa.RecordBatch:
+    """Some rows of the columns that are kept. Raises `UsageError` for types that pyarrow cannot pick rows of."""
+    try:
+        return kept.take(pa.array(chosen))
+    except pa.ArrowNotImplementedError as error:
+        types = ", ".join(f"{field.name!r} ({field.type})" for field in kept.schema)
+        raise UsageError(f"--worst cannot pick rows of all that is to be kept, {types}: {first_line(error)}") from error
 
 
 def _file(path: str | None, n: int) -> pa.Array:

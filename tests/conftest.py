@@ -1,0 +1,13 @@
+"""What tests of several files stand on."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamloss.reading.source import Input
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row group is a part of its own."""
+    monkeypatch.setattr(Input, "parts", lambda self, parts=Input.parts: parts(self, 1))
