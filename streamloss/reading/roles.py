@@ -172,10 +172,11 @@ def make_plan(
 
 def past_nulls(plan: Plan, files: Iterable[tuple[str, pa.Schema]]) -> Plan:
     """The plan with columns of --by that are all null in its first file taken for what they are in the first that says more."""
-    for path, schema in files:
-        unknown = [name for name in plan.columns.get("by", ()) if plan.kinds[name] == "null"]
-        if not unknown:
+    rest = iter(files)
+    while unknown := [name for name in plan.columns.get("by", ()) if plan.kinds[name] == "null"]:
+        if (found := next(rest, None)) is None:
             break
+        path, schema = found
         fields = [one_field(schema, name, path) for name in unknown]
         kinds = {field.name: kind for field in fields if (kind := key_kind_of(field.type)) not in (None, "null")}
         types = {field.name: f"{field.type} in {path}, null" for field in fields if field.name in kinds}
