@@ -140,7 +140,7 @@ class Settled:
     """The canonical form of `Slices`: groups in the order of their keys, OTHER first where it has rows, `()` for a key.
 
     Of no columns `by` all rows are OTHER's. wide and pages have the rows of whole limbs and counters that are there, wide_at
-    and pages_at (n, 2) whose they are: the group and its block, or page.
+    and pages_at (n, 2) whose they are: the group and its block, or page. pages may be of int32, all else is of int64.
     """
 
     def __init__(

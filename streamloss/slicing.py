@@ -154,7 +154,8 @@ class Slices:
         for name, more, at in (("wide", wide, 0), ("pages", pages, 1)):
             array = getattr(self, name)
             if int(self.taken[at]) + more >= len(array):
-                grown = np.zeros((max(2 * len(array), int(self.taken[at]) + more + 1), *array.shape[1:]), dtype=array.dtype)
+                # What nothing is written to takes no memory, and to move what there is takes longer than to fill it.
+                grown = np.zeros((max(4 * len(array), int(self.taken[at]) + more + 1), *array.shape[1:]), dtype=array.dtype)
                 grown[: len(array)] = array
                 setattr(self, name, grown)
 
@@ -275,10 +276,7 @@ class Slices:
         arrays["wide_at"] = np.argwhere(far)
         arrays["wide"] = self.wide[far[far != 0]]
         arrays["pages_at"] = np.argwhere(table)
-        rows = table[table != 0]
-        arrays["pages"] = np.empty((len(rows), *self.pages.shape[1:]), dtype=np.int64)
-        for cut in _cuts(len(rows)):
-            arrays["pages"][cut] = self.pages[rows[cut]]
+        arrays["pages"] = self.pages[table[table != 0]]  # in int32 too: there are a great many of them
         return Settled(self.task, self.options, self.plan, self.by, [self.keys[i] for i in numbers], arrays)
 
     def _settle_limbs(self) -> None:
