@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +35,6 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
     shown = options or state.options
     by_columns = {settled.by: settled for settled in state.slices}
     clusters = clusters_of(by_columns.get((CLUSTER,)))
-    digest = _begun(lambda: state.digest)  # of many slices it takes a while, and nobody needs it before the end
     measures = Measures(Whole(state), shown, clusters=clusters.get(()))
     rows, metrics = rows_of(measures.ledger), metrics_of(measures)
     sliced = [by_columns[by] for by in state.options.groupings]
@@ -55,15 +53,7 @@ def summarize(state: State, options: Options | None = None, command: str = "eval
         "options": {**shown.to_dict(), **state.columns},
     }
     listed = [each for found in slices for each in found if each.rows["used"] >= shown.min_slice_rows]
-    return Report(metrics, digest.result(), rows, state, command, dict(run), body, listed)
-
-
-def _begun(work: Callable[[], str]) -> Future[str]:
-    """Something that is done on a thread of its own."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(work)
-    pool.shutdown(wait=False)
-    return future
+    return Report(metrics, state.digest, rows, state, command, dict(run), body, listed)
 
 
 def ledger_of(ledger: list[int]) -> dict[str, int]:
