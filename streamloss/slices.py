@@ -14,6 +14,7 @@ A group has a key, the values of the columns that it was made by. `slicing` adds
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -152,13 +153,15 @@ class Settled:
     """The canonical form of `Slices`: groups in the order of their keys, OTHER first where it has rows, `()` for a key.
 
     Of no columns `by` all rows are OTHER's. wide and pages have the rows of whole limbs and counters that are there, wide_at
-    and pages_at (n, 2) whose they are: the group and its block, or page.
+    and pages_at (n, 2) whose they are: the group and its block, or page. pages may be of int32, all else is of int64.
     """
 
     def __init__(
         self, task: Task, options: Options, p: Plan, by: tuple[str, ...], keys: list[Key], arrays: dict[str, Array]
     ) -> None:
         self.task, self.options, self.plan, self.by, self.keys, self.arrays = task, options, p, by, keys, arrays
+        self._shared: dict[str, list[Any]] = {}
+        self._quantiles: dict[tuple[tuple[int, int], ...], list[list[list[int]]]] = {}
 
     @property
     def has_other(self) -> bool:
@@ -185,23 +188,37 @@ class Settled:
         counter = (PAGE, FIXED_DIGITS) if task.weighted else (PAGE,)
         return shapes | {"wide_at": (wide, 2), "wide": (wide, SUMS, LIMBS), "pages_at": (pages, 2), "pages": (pages, *counter)}
 
-    # ---- sums of a group, exact
+    # ---- what a group adds up to, exact
+
+    def unit(self, group: int) -> int:
+        """The sums of a group are whole numbers of 2^-unit."""
+        return BIAS if group in self._beyond_windows else -WINDOWS[self.task.weighted][0]
 
     def sums(self, name: str, group: int, block: int, at: int = 0) -> list[int]:
-        """The sums of a block of a group, in units of 2^-BIAS: those at place `at` of the group's array of windows."""
-        shape = self.arrays[name].shape
+        """The sums of a block of a group, in its unit: those at place `at` of the group's array of windows."""
+        windows, shape = self._windows[name], self.arrays[name].shape
         count, places = shape[-2], math.prod(shape[1:-2])
         first = (group * places + at) * count
-        shift = WINDOWS[self.task.weighted][0] + BIAS
-        found = [number << shift for number in self._windows[name][first : first + count]]
-        if (group, block) in self._rows_of_wide:
-            found = [inside + self.whole(group, block, s) for s, inside in enumerate(found)]
+        found = windows[first : first + count]
+        if group in self._beyond_windows:
+            shift = BIAS + WINDOWS[self.task.weighted][0]
+            found = [(inside << shift) + self.whole(group, block, s) for s, inside in enumerate(found)]
         return found
 
     def whole(self, group: int, block: int, s: int) -> int:
-        """What whole limbs have of a sum."""
+        """What whole limbs have of a sum, in units of 2^-BIAS."""
         row = self._rows_of_wide.get((group, block))
         return 0 if row is None else limbs_int(self.arrays["wide"][row, s])
+
+    def listed(self, name: str) -> list[Any]:
+        """An array as lists: of many groups these are much quicker to read numbers off."""
+        return self.shared(f"list of {name}", lambda settled: settled.arrays[name].tolist())
+
+    def shared(self, name: str, make: Callable[[Settled], list[Any]]) -> list[Any]:
+        """What is made of all groups when it is first asked for, and kept by this name."""
+        if name not in self._shared:
+            self._shared[name] = make(self)
+        return self._shared[name]
 
     @cached_property
     def _windows(self) -> dict[str, list[int]]:
@@ -213,19 +230,42 @@ class Settled:
     def _rows_of_wide(self) -> dict[tuple[int, int], int]:
         return {(group, block): i for i, (group, block) in enumerate(self.arrays["wide_at"].tolist())}
 
+    @cached_property
+    def _beyond_windows(self) -> set[int]:
+        """The groups that have whole limbs."""
+        return {group for group, _ in self._rows_of_wide}
+
     def counters(self, group: int, run: int) -> tuple[Array, Array]:
         """Numbers and counts of a group's counters that are not 0: those of the run-th histogram, behind them the labels'."""
-        numbers, counts, edges = self._counted
-        begin, stop = edges[group][run : run + 2]
-        return numbers[begin:stop], counts[begin:stop]
+        first = group * (len(self.plan.spread) + 1) + run
+        cut = slice(*self.edges[first : first + 2])
+        pages = self.arrays["pages"][cut]
+        line, place = np.nonzero(pages.any(axis=2) if self.task.weighted else pages)
+        numbers: Array = (self.arrays["pages_at"][cut, 1][line] - run * COUNTER_PAGES) * PAGE + place
+        return numbers, pages[line, place]
 
     @cached_property
-    def _counted(self) -> tuple[Array, Array, list[list[int]]]:
-        """All counters that are not 0, those of a run together: their numbers in it, their counts, where every run begins."""
-        pages, runs = self.arrays["pages"], len(self.plan.spread) + 1
-        line, place = np.nonzero(pages.any(axis=2) if self.task.weighted else pages)
-        group, page = self.arrays["pages_at"][line].T
-        run = np.minimum(page // COUNTER_PAGES, runs - 1)
-        edges = np.searchsorted(group * runs + run, np.arange(len(self.keys) * runs + 1))
-        shared = np.lib.stride_tricks.sliding_window_view(edges, runs + 1)[::runs]
-        return (page - run * COUNTER_PAGES) * PAGE + place, pages[line, place], shared.tolist()
+    def edges(self) -> Array:
+        """Where the pages of every run of every group begin, and the end; a run is a histogram, the last the labels'."""
+        runs = len(self.plan.spread) + 1
+        group, page = self.arrays["pages_at"].T
+        return np.searchsorted(group * runs + np.minimum(page // COUNTER_PAGES, runs - 1), np.arange(len(self.keys) * runs + 1))
+
+    def quantile_buckets(self, shares: tuple[tuple[int, int], ...]) -> list[list[list[int]]]:
+        """By group, histogram and share: the first counter up to which there is at least this share of the rows. Shares are
+        ratios; rows have no weights. All groups at once: one by one they take longer than all else that is said of them.
+        """
+        if shares not in self._quantiles:
+            pages, groups, runs = self.arrays["pages"], len(self.keys), len(self.plan.spread)
+            below = np.concatenate([[0], np.cumsum(pages.sum(axis=1))])
+            ends = below[self.edges[:-1].reshape(groups, runs + 1)]
+            first, counted = ends[:, :-1], np.diff(ends)
+            found = np.zeros((groups, runs, len(shares)), dtype=np.int64)
+            for i, (above, under) in enumerate(shares if len(pages) else ()):
+                wanted = np.maximum(-(-above * counted.astype(object) // under), 1).astype(np.int64)  # a share is reached there
+                line = np.minimum(np.searchsorted(below, first + wanted) - 1, len(pages) - 1)
+                sums = np.cumsum(pages[line], axis=-1)
+                place = (sums < (first + wanted - below[line])[..., None]).sum(axis=-1)
+                found[..., i] = (self.arrays["pages_at"][line, 1] - np.arange(runs) * COUNTER_PAGES) * PAGE + place
+            self._quantiles[shares] = found.tolist()
+        return self._quantiles[shares]

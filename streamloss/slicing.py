@@ -7,7 +7,7 @@ back: parts that were cut apart merge to what they are together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,8 @@ class Slices:
         self.table_width = pages_width(task, self.plan)
         self.keys: list[Key] = [()]  # of the groups by number; OTHER has none
         self._numbers: dict[Key, int] = {}
+        self._asked: Sequence[Key] = ()  # keys that were all known, and their numbers
+        self._given = np.zeros(0, dtype=np.int32)
         self._last: tuple[tuple[int, Any], ...] | None = None  # no key after it has a group of its own
         self.arrays = self._empty(1)
         self.far = np.zeros((1, blocks(self.plan)), dtype=np.int32)
@@ -97,9 +99,12 @@ class Slices:
 
         Numbers given out before are no longer right when groups had to be dropped: ask for all that are needed at once.
         """
+        if keys == self._asked:  # most batches have the same keys
+            return self._given
         known = [self._numbers.get(key, -1) for key in keys]
         if -1 not in known:
-            return np.array(known, dtype=np.int32)
+            self._asked, self._given = keys, np.array(known, dtype=np.int32)
+            return self._given
         new = {key for key in keys if key not in self._numbers and not self._beyond(key)}
         if len(self._numbers) + len(new) > self.cap * _SLACK:
             self._drop(new)
@@ -149,7 +154,8 @@ class Slices:
         for name, more, at in (("wide", wide, 0), ("pages", pages, 1)):
             array = getattr(self, name)
             if int(self.taken[at]) + more >= len(array):
-                grown = np.zeros((max(2 * len(array), int(self.taken[at]) + more + 1), *array.shape[1:]), dtype=array.dtype)
+                # What nothing is written to takes no memory, and to move what there is takes longer than to fill it.
+                grown = np.zeros((max(4 * len(array), int(self.taken[at]) + more + 1), *array.shape[1:]), dtype=array.dtype)
                 grown[: len(array)] = array
                 setattr(self, name, grown)
 
@@ -175,6 +181,13 @@ class Slices:
         self._absorb(other)
         self._drop()
         self.carry()
+
+    def take_over(self, other: Slices) -> None:
+        """The same with one that nobody needs any more: where there is nothing to add it to, nothing is copied."""
+        if len(self) == 1 and self._last is None and not self.taken.any() and not self.arrays["ledger"].any():
+            vars(self).update(vars(other))
+        else:
+            self.absorb(other)
 
     def _absorb(self, other: Slices) -> None:
         if other._last is not None and (self._last is None or other._last < self._last):
@@ -210,7 +223,11 @@ class Slices:
         self.make_room(**{name: len(missing)})
         flat[missing] = int(self.taken[at]) + 1 + np.arange(len(missing))
         self.taken[at] += len(missing)
-        np.add.at(getattr(self, name), flat[target], theirs[other_table[group, place]])
+        rows, lines, own = getattr(self, name), other_table[group, place], to[group] != OTHER
+        into, source = flat[target[own]], lines[own]
+        for cut in _cuts(len(into)):
+            rows[into[cut]] += theirs[source[cut]]  # of these no two go to the same place
+        np.add.at(rows, flat[target[~own]], theirs[lines[~own]])
 
     def add_moments(self, arrays: dict[str, Array]) -> None:
         """Adds up the groups' sums into the moments and the infinite rows of a state's arrays."""
@@ -259,7 +276,7 @@ class Slices:
         arrays["wide_at"] = np.argwhere(far)
         arrays["wide"] = self.wide[far[far != 0]]
         arrays["pages_at"] = np.argwhere(table)
-        arrays["pages"] = self.pages[table[table != 0]].astype(np.int64)
+        arrays["pages"] = self.pages[table[table != 0]]  # in int32 too: there are a great many of them
         return Settled(self.task, self.options, self.plan, self.by, [self.keys[i] for i in numbers], arrays)
 
     def _settle_limbs(self) -> None:
@@ -352,6 +369,11 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     if any((arrays[name][..., 0].sum(axis=1) > used).any() for name in ("bins", "reliability", "classes")):
         raise ValueError("slices with more rows by bin or class than rows")
     return settled
+
+
+def _cuts(rows: int) -> Iterator[slice]:
+    """A few rows of wide or pages at a time, so that what is between two arrays stays in the caches."""
+    return (slice(first, first + 512) for first in range(0, rows, 512))
 
 
 _KINDS = {bool: "booleans", int: "numbers", str: "text"}

@@ -47,6 +47,7 @@ MAGIC = b"streamloss state 2\n"
 SCHEMA = "streamloss.state/2"
 _ADD, _LIMBS, _FIXED, _EXTREMES = "add", "limbs", "fixed", "extremes"
 MAX_CLASSES = 1 << 31
+_HASHED = 512  # lines of an array that are hashed at a time, for some are kept in a narrower type
 
 
 def fine_bins(bins: int) -> int:
@@ -157,7 +158,8 @@ class State:
         hashed = hashlib.sha256(_json(self.definition if not headers else [self.definition, headers]))
         for name, array in self._named_arrays():
             hashed.update(f"\n{name} {array.shape}\n".encode())
-            hashed.update(np.ascontiguousarray(array, dtype="<i8").data)
+            for first in range(0, len(array), _HASHED):
+                hashed.update(np.ascontiguousarray(array[first : first + _HASHED], dtype="<i8").data)
         return hashed.hexdigest()
 
     def _named_arrays(self) -> Iterator[tuple[str, Array]]:

@@ -6,12 +6,14 @@ import importlib.util
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -181,3 +183,24 @@ def test_a_case_is_named_by_a_pattern() -> None:
     assert done.stdout.split() == [*(name for name in NAMES if name.startswith("k10-wide-")), "pairs-snappy"]
     done = bench("--cases", "k11*")
     assert done.returncode == 2 and "no case 'k11*'" in done.stderr
+
+
+def test_what_slices_cost_is_told(tmp_path: Path) -> None:
+    """Every case a line, with the ratio of its medians; files that are kept are used again."""
+    file = tmp_path / "found.json"
+    command = [sys.executable, str(ROOT / "scripts" / "bench_slices"), "--scale", "0.0005", "--repeat", "3", "--groups", "7"]
+    command += ["--folder", str(tmp_path), "--json", str(file)]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert [each["case"] for each in found] == ["binary", "k10", "k1000"] and len(lines) == 3
+    for line, each in zip(lines, found, strict=True):
+        whole, sliced = (statistics.median(each["seconds"][name]) for name in ("whole", "sliced"))
+        assert len(each["seconds"]["sliced"]) == 3 and each["slices"] == 7 and each["ratio"] == sliced / whole
+        assert f"| {sliced / whole:.2f} |" in line and ("missed" in line) == (sliced / whole > 2)
+    path = next(tmp_path.glob("by-7-*10-*.parquet"))
+    short = pq.read_table(path).filter(pa.array(np.arange(2000) < 1000))
+    pq.write_table(short, path)
+    again = subprocess.run([*command, "--cases", "k10"], text=True, capture_output=True, timeout=300, cwd=ROOT)
+    assert again.returncode == 0 and len(pq.read_table(path)) == 1000, again.stderr

@@ -49,7 +49,7 @@ from streamloss.kernels.moments import (
     value_range,
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
-from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, Plan
+from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS, Plan
 from streamloss.slices import COUNTER_PAGES, PAGE, sums_by_class, window_shift
 from streamloss.slicing import Slices
 
@@ -60,8 +60,8 @@ class Groups(NamedTuple):
     """What the rows are added to; the leading axis of the accumulators is the group (see `slices.layout`).
 
     hard says that there are labels to count and that they are classes, crossed that cross-entropy times bytes is summed,
-    labels_at is the first page of the label counts where they stand in pages, shift moves exponents into the windows. kept (S,)
-    are the slots of the row values that are handed over; slots, indicator, spread and by_class (M,) are as in
+    labels_at is the first page of the label counts where they stand in pages, shift moves exponents into the windows. place
+    (SLOTS,) says where a slot's row values stand among those handed over; slots, indicator, spread and by_class (M,) are as in
     `fold.Sums`. far (G, blocks) says which row of wide has whole limbs for a block of sums, table (G, pages) which row of pages
     or, of weighted rows, of shares has a run of counters; 0 is none. taken (2,) are the last rows in use of either.
     """
@@ -70,7 +70,7 @@ class Groups(NamedTuple):
     crossed: Any
     labels_at: Any
     shift: Any
-    kept: Any
+    place: Any
     slots: Any
     indicator: Any
     spread: Any
@@ -135,7 +135,7 @@ def move_wide_rows(x: Any, place: Any, out: Any) -> None:
             out[place[i], j] = x[i, j]
 
 
-@part
+@loop
 def page_of(table: Any, page: Any, taken: Any) -> Any:
     """The row of a page of counters, a new one where there was none."""
     row = table[page]
@@ -148,10 +148,16 @@ def page_of(table: Any, page: Any, taken: Any) -> Any:
 
 @part
 def count_in_pages(numbers: Any, m: int, table: Any, first: Any, pages: Any, taken: Any) -> None:
-    """One more for counter numbers[j] of every row; the counters' pages begin at `first` of the table."""
+    """One more for counter numbers[j] of every row; the counters' pages begin at `first` of the table. pages are flat here, and
+    unsigned indices spare Numba's look for negative ones.
+    """
+    bits, low, begin = np.uint64(PAGE_BITS), np.uint64(PAGE - 1), np.uint64(first)
     for j in range(m):
-        k = np.int64(numbers[j])
-        pages[page_of(table, first + (k >> PAGE_BITS), taken), k & (PAGE - 1)] += 1
+        k = np.uint64(numbers[j])
+        row = np.int64(table[begin + (k >> bits)])
+        if row == 0:
+            row = page_of(table, begin + (k >> bits), taken)
+        pages[(np.uint64(row) << bits) + (k & low)] += 1
 
 
 @loop
@@ -193,19 +199,19 @@ def value_fits(x: float) -> Any:
 
 
 @part
-def add_bins(score: Any, outcome: Any, m: int, bins: Any, at: Any) -> None:
+def add_bins(score: Any, outcome: Any, m: int, bins: Any, at: Any, parts: Any) -> None:
     """Reliability of unweighted rows whose outcome is 0 or 1: (rows, Σ outcome, Σ high, Σ low) of the score's Fixed parts."""
     count = np.float64(bins.shape[0])
     for j in range(m):
-        at[j] = np.int64(fine_bin(score[j], count))
-    for j in range(m):
         x = score[j]
         t = x + F0
-        record = bins[at[j]]
-        record[0] += 1
-        record[1] += np.int64(outcome[j])
-        record[2] += to_bits(t) - F0_BITS
-        record[3] += to_bits((x - (t - F0)) + F1) - F1_BITS
+        at[j] = np.int64(fine_bin(x, count))
+        parts[0, j] = to_bits(t) - F0_BITS
+        parts[1, j] = to_bits((x - (t - F0)) + F1) - F1_BITS
+    for j in range(m):
+        i, happened, high, low = at[j], np.int64(outcome[j]), parts[0, j], parts[1, j]
+        rows, hits, highs, lows = bins[i, 0], bins[i, 1], bins[i, 2], bins[i, 3]
+        bins[i, 0], bins[i, 1], bins[i, 2], bins[i, 3] = rows + 1, hits + happened, highs + high, lows + low
 
 
 @loop
@@ -278,25 +284,29 @@ def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q
 @part
 def choose_rows(columns: Columns, order: Any, ledger: Any, index: Any) -> Any:
     """Counts rows by code and flag, and lists those that are used; returns their number."""
-    n = len(order)
-    some = np.int64(0)
+    n, some = len(order), np.int64(0)
     for j in range(n):
-        i = order[j]
-        some |= np.int64(columns.code[i]) | np.int64(columns.flags[i])
-        index[j] = i
+        index[j] = order[j]
+    if order[n - 1] - order[0] == n - 1:
+        code, flags = columns.code[order[0] : order[n - 1] + 1], columns.flags[order[0] : order[n - 1] + 1]
+        for j in range(n):
+            some |= np.int64(code[j]) | np.int64(flags[j])
+    else:
+        for j in range(n):
+            some |= np.int64(columns.code[order[j]]) | np.int64(columns.flags[order[j]])
     if some == 0:
         ledger[USED] += n
         return n
     m = 0
     for j in range(n):
         i = order[j]
-        code, flags = columns.code[i], columns.flags[i]
-        ledger[code] += 1
-        if code == USED:
+        rule, flag = columns.code[i], columns.flags[i]
+        ledger[rule] += 1
+        if rule == USED:
             index[m] = i
             m += 1
-            ledger[LEDGER_NORMALIZED] += np.int64((flags & NORMALIZED) != 0)
-            ledger[LEDGER_CLIPPED] += np.int64((flags & CLIPPED) != 0)
+            ledger[LEDGER_NORMALIZED] += np.int64((flag & NORMALIZED) != 0)
+            ledger[LEDGER_CLIPPED] += np.int64((flag & CLIPPED) != 0)
     return m
 
 
@@ -319,9 +329,12 @@ def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch
     m = choose_rows(columns, order, groups.ledger[g], index)
     if m == 0:
         return
-    together = index[m - 1] - index[0] == m - 1
-    for s in range(groups.kept.shape[0]):
-        load_numbers(columns.values[s], np.int64(0), index, m, together, used[groups.kept[s]])
+    together, first = index[m - 1] - index[0] == m - 1, index[0]
+    if not together:
+        for s in range(columns.values.shape[0]):
+            load_numbers(columns.values[s], np.int64(0), index, m, together, used[s])
+        first = np.int64(0)
+    values, stop = (columns.values if together else used), first + m
     weighted = columns.weight.shape[0] > 0
     if weighted:
         for j in range(m):
@@ -331,14 +344,15 @@ def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch
             else:
                 groups.ledger[g, LEDGER_BEYOND] += 1
                 add_weight(groups.wide[far_row(groups, g, 2 * groups.slots.shape[0])], w[j], np.int64(0))
-    outcome = used[OUTCOME]
+    place = groups.place
+    score, outcome = values[place[SCORE], first:stop], values[place[OUTCOME], first:stop]
     if groups.hard:
         load_numbers(columns.label, np.int64(0), index, m, together, own)
         count_own(own, w, m, weighted, groups, g)
     elif groups.classes.shape[1] > 0:
         share_labels(outcome, m, w, weighted, groups.classes[g])
     for q in range(groups.slots.shape[0]):
-        v = used[groups.slots[q]]
+        v = values[place[groups.slots[q]], first:stop]
         if weighted:
             add_with_weights(v, w, m, own, groups, g, np.int64(q), room)
         else:
@@ -346,11 +360,12 @@ def fold_run(columns: Columns, order: Any, groups: Groups, g: Any, room: Scratch
     blocks = 2 * groups.slots.shape[0]
     if groups.crossed:
         whole = groups.wide[far_row(groups, g, blocks + 1)]
-        fold_bytes(used[CROSS_ENTROPY], used[BYTES], w, weighted, m, whole[0])
+        loss, size = values[place[CROSS_ENTROPY], first:stop], values[place[BYTES], first:stop]
+        fold_bytes(loss, size, w, weighted, m, whole[0])
     if groups.bins.shape[1] > 0:
-        add_bins(used[SCORE], outcome, m, groups.bins[g], room.buckets)
+        add_bins(score, outcome, m, groups.bins[g], room.buckets, room.parts)
     elif groups.reliability.shape[1] > 0:
-        add_reliability(used[SCORE], outcome, w, weighted, m, groups.reliability[g], room.buckets)
+        add_reliability(score, outcome, w, weighted, m, groups.reliability[g], room.buckets)
 
 
 @decoder
@@ -360,7 +375,7 @@ def fold_groups(columns: Columns, order: Any, owners: Any, numbers: Any, begin: 
     Returns the place in `order` of the first row for which there is no more room among the pages or the whole limbs, or n.
     """
     room = scratch()
-    pages = max(groups.pages.shape[0], groups.shares.shape[0])
+    pages = max(groups.pages.shape[0] >> PAGE_BITS, groups.shares.shape[0])
     blocks, counters = groups.far.shape[1], groups.table.shape[1]
     n, first = len(order), begin
     while first < n:
@@ -388,12 +403,15 @@ def _groups(slices: Slices) -> Groups:
     by_class = {key: i for i, key in enumerate(sums_by_class(task, plan))}
     keys = [q.key for q in plan.moments]
     weighted = task.weighted
+    slots = kept_slots(plan)
+    place = np.zeros(SLOTS, dtype=np.int64)
+    place[slots] = np.arange(len(slots))
     return Groups(
         hard=plan.labels and task.label == "hard",
         crossed="bits_per_byte" in plan.table,
         labels_at=COUNTER_PAGES * len(plan.spread),
         shift=window_shift(weighted),
-        kept=kept_slots(plan),
+        place=place,
         slots=np.array([q.slot for q in plan.moments], dtype=np.int64),
         indicator=np.array([q.indicator for q in plan.moments], dtype=np.bool_),
         spread=np.array([spread.get(key, -1) for key in keys], dtype=np.int64),
@@ -401,7 +419,7 @@ def _groups(slices: Slices) -> Groups:
         far=slices.far,
         wide=slices.wide,
         table=slices.table,
-        pages=np.zeros((0, PAGE), dtype=np.int32) if weighted else slices.pages,
+        pages=np.zeros(0, dtype=np.int32) if weighted else slices.pages.reshape(-1),
         shares=slices.pages if weighted else np.zeros((0, PAGE, FIXED_DIGITS), dtype=np.int64),
         taken=slices.taken,
         **slices.arrays,

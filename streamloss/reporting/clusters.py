@@ -29,14 +29,15 @@ class Clusters:
         found, at = [], self._settled.plan.index(key)
         m, weighted = len(self._settled.plan.moments), self._settled.task.weighted
         for g in self._groups:
+            unit = self._settled.unit(g)
             x = self._settled.sums("moments", g, at, at)[0]
             if weighted:
                 lost = self._settled.sums("infinite_weight", g, m + at, at)[0]
                 w = self._settled.sums("weight", g, 2 * m)[0] - lost
             else:
                 ledger, infinite = self._settled.arrays["ledger"], self._settled.arrays["infinite"]
-                w = (int(ledger[g, USED]) - int(infinite[g, at])) << BIAS
-            found.append((x, w))
+                w = (int(ledger[g, USED]) - int(infinite[g, at])) << unit
+            found.append((x << BIAS - unit, w << BIAS - unit))
         return found
 
 

@@ -171,7 +171,7 @@ def edge(measures: Measures) -> Entry | None:
     sums = measures.sums("cross_entropy")
     if not sums.infinite:
         return None
-    whole = Fraction(measures.total, 1 << BIAS)
+    whole = Fraction(measures.total, 1 << measures.figures.unit)
     weight, cost = Fraction(sums.w, 1 << sums.unit), Fraction(sums.x, 1 << sums.unit)
     found: Entry = {
         "rows": sums.infinite,

@@ -1,21 +1,30 @@
 """What a group of rows adds up to, all of them or one slice: the same exact figures, whatever form they are kept in.
 
-Sums are whole numbers in units of 2^-BIAS, Fixed sums in units of 2^-FIXED_UNIT (see `digits`).
+Sums are whole numbers in units of 2^-unit, Fixed sums in units of 2^-FIXED_UNIT (see `digits`). What is read off many slices is
+read off all of them at once.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cached_property
-from typing import Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamloss.digits import (
+    BIAS,
     CLASS_SUMS,
     CLASS_WEIGHT,
+    FIXED_BITS,
     FIXED_DIGITS,
+    FIXED_UNIT,
+    HIGHEST,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
+    RELIABILITY_WEIGHT,
     RELIABILITY_WIDTH,
     Array,
     fixed_units,
@@ -26,6 +35,9 @@ from streamloss.quantities import Plan, plan
 from streamloss.slices import Settled, label_pages, sums_by_class
 from streamloss.state import State
 
+Shares = tuple[tuple[int, int], ...]  # as ratios
+Bin = tuple[int, int, int, int]  # rows, weight, Σ confidence, Σ outcome, the last three in Fixed units
+
 
 class Figures(Protocol):
     """What a report is made of. `at` is the place of a quantity in `Plan.moments`."""
@@ -33,6 +45,10 @@ class Figures(Protocol):
     task: Task
     options: Options
     plan: Plan
+
+    @property
+    def unit(self) -> int:
+        """Of weights and moments."""
 
     @property
     def ledger(self) -> list[int]:
@@ -51,19 +67,30 @@ class Figures(Protocol):
     def lost(self, at: int) -> list[int]:
         """Σw and Σw² of the infinite ones among weighted rows."""
 
-    def extremes(self, at: int) -> tuple[int, int]:
-        """The keys of the least and the greatest value (see `kernels.moments.value_range`)."""
+    def extremes(self, at: int) -> list[float]:
+        """The least and the greatest value."""
 
     def histogram(self, key: str) -> tuple[Array, list[int]]:
         """The buckets that hold rows, ascending, and what they hold."""
 
+    def quantile_buckets(self, key: str, shares: Shares) -> list[int]:
+        """Of every share: the first bucket up to which there is at least so much of the weight."""
+
     @property
     def cross(self) -> int:
-        """Σw²·cross-entropy·bytes."""
+        """Σw²·cross-entropy·bytes, in units of 2^-BIAS."""
 
     @property
     def reliability(self) -> Array:
         """The records of the confidence bins that are kept, (bins, RELIABILITY_WIDTH)."""
+
+    @property
+    def bins(self) -> list[Bin]:
+        """The confidence bins that were asked for."""
+
+    @property
+    def adaptive_error(self) -> int:
+        """Σ |Σ confidence − Σ outcome| over bins of equal weight, in Fixed units."""
 
     @property
     def labels(self) -> dict[int, int]:
@@ -83,7 +110,7 @@ class Whole:
 
     def __init__(self, state: State) -> None:
         self.task, self.options, self.plan = state.task, state.options, plan(state.task, state.options)
-        self._arrays = state.arrays
+        self._arrays, self.unit = state.arrays, BIAS
 
     @property
     def ledger(self) -> list[int]:
@@ -107,10 +134,10 @@ class Whole:
         """See `Figures`."""
         return [limbs_int(limbs) for limbs in self._arrays["infinite_weight"][at]]
 
-    def extremes(self, at: int) -> tuple[int, int]:
+    def extremes(self, at: int) -> list[float]:
         """See `Figures`."""
-        low, high = self._arrays["extremes"][at].tolist()
-        return low, high
+        found: list[float] = _of_keys(self._arrays["extremes"][at]).tolist()
+        return found
 
     def histogram(self, key: str) -> tuple[Array, list[int]]:
         """See `Figures`."""
@@ -118,6 +145,10 @@ class Whole:
         filled = np.flatnonzero(buckets.any(axis=1))
         counts = buckets[filled]
         return filled, fixed_units(counts) if self.task.weighted else counts[:, 0].tolist()
+
+    def quantile_buckets(self, key: str, shares: Shares) -> list[int]:
+        """See `Figures`."""
+        return _quantile_buckets(*self.histogram(key), shares)
 
     @property
     def cross(self) -> int:
@@ -128,6 +159,16 @@ class Whole:
     def reliability(self) -> Array:
         """See `Figures`."""
         return self._arrays["reliability"]
+
+    @property
+    def bins(self) -> list[Bin]:
+        """See `Figures`."""
+        return _bin_sums(_coarse(self.reliability, self.options.bins), self.task.weighted)
+
+    @property
+    def adaptive_error(self) -> int:
+        """See `Figures`."""
+        return _adaptive_error(self.reliability, self.options.bins, self.task.weighted)
 
     @property
     def labels(self) -> dict[int, int]:
@@ -153,17 +194,15 @@ class Slice:
     def __init__(self, settled: Settled, group: int) -> None:
         self.task, self.options, self.plan = settled.task, settled.options, settled.plan
         self._settled, self._group = settled, group
+        self.unit = settled.unit(group)
+        self.ledger: list[int] = settled.listed("ledger")[group]
+        self._infinite: list[int] = settled.listed("infinite")[group]
+        self._extremes: list[list[float]] = settled.shared("extremes", _extremes)[group]
 
     def _array(self, name: str) -> Array:
         """The group's part of an array."""
         array: Array = self._settled.arrays[name][self._group]
         return array
-
-    @property
-    def ledger(self) -> list[int]:
-        """See `Figures`."""
-        found: list[int] = self._array("ledger").tolist()
-        return found
 
     @property
     def weights(self) -> list[int]:
@@ -176,20 +215,25 @@ class Slice:
 
     def infinite(self, at: int) -> int:
         """See `Figures`."""
-        return int(self._array("infinite")[at])
+        return self._infinite[at]
 
     def lost(self, at: int) -> list[int]:
         """See `Figures`."""
         return self._settled.sums("infinite_weight", self._group, len(self.plan.moments) + at, at)
 
-    def extremes(self, at: int) -> tuple[int, int]:
+    def extremes(self, at: int) -> list[float]:
         """See `Figures`."""
-        low, high = self._array("extremes")[at].tolist()
-        return low, high
+        return self._extremes[at]
 
     def histogram(self, key: str) -> tuple[Array, list[int]]:
         """See `Figures`."""
         return self._counters(self.plan.spread.index(key))
+
+    def quantile_buckets(self, key: str, shares: Shares) -> list[int]:
+        """See `Figures`."""
+        if self.task.weighted:
+            return _quantile_buckets(*self.histogram(key), shares)
+        return self._settled.quantile_buckets(shares)[self._group][self.plan.spread.index(key)]
 
     def _counters(self, run: int) -> tuple[Array, list[int]]:
         numbers, counts = self._settled.counters(self._group, run)
@@ -212,6 +256,22 @@ class Slice:
         records[:, RELIABILITY_SCORE + 1 : RELIABILITY_SCORE + 3] = bins[:, 2:]
         return records
 
+    @property
+    def bins(self) -> list[Bin]:
+        """See `Figures`."""
+        if not self._settled.arrays["bins"].shape[1]:
+            return _bin_sums(_coarse(self.reliability, self.options.bins), self.task.weighted)
+        found: list[Bin] = self._settled.shared("bins", _coarse_bins)[self._group]
+        return found
+
+    @property
+    def adaptive_error(self) -> int:
+        """See `Figures`."""
+        if not self._settled.arrays["bins"].shape[1]:
+            return _adaptive_error(self.reliability, self.options.bins, self.task.weighted)
+        found: int = self._settled.shared("adaptive", _adaptive_errors_counted)[self._group]
+        return found
+
     @cached_property
     def labels(self) -> dict[int, int]:
         """See `Figures`."""
@@ -231,6 +291,98 @@ class Slice:
     def mean_probabilities(self) -> list[int] | None:
         """See `Figures`."""
         return None
+
+
+def _of_keys(keys: Array) -> NDArray[np.float64]:
+    """The float64s whose order-preserving integers are `keys` (see `kernels.moments.value_range`)."""
+    return np.where(keys < 0, keys ^ np.int64(HIGHEST), keys).view(np.float64)
+
+
+def _extremes(settled: Settled) -> list[Any]:
+    """The extremes of all groups."""
+    found: list[Any] = _of_keys(settled.arrays["extremes"]).tolist()
+    return found
+
+
+def _quantile_buckets(filled: Array, counts: list[int], shares: Shares) -> list[int]:
+    """See `Figures.quantile_buckets`."""
+    below = list(accumulate(counts))
+    found = (bisect_left(below, -(-above * below[-1] // under)) for above, under in shares)  # a whole share is reached there
+    return [int(filled[at]) for at in found]
+
+
+def _coarse(fine: Array, bins: int) -> Array:
+    """Records of so many bins from those of more, (…, bins, fields)."""
+    found: Array = fine.reshape(*fine.shape[:-2], bins, -1, fine.shape[-1]).sum(axis=-2)
+    return found
+
+
+def _coarse_bins(settled: Settled) -> list[list[Bin]]:
+    """The confidence bins of all groups that count them."""
+    spare = FIXED_UNIT - 60  # what the digits `high` and `low` count in, 2^-20 and 2^-60, is more than a Fixed unit
+    return [
+        [
+            (rows, rows << FIXED_UNIT, (high << FIXED_BITS) + low << spare, outcome << FIXED_UNIT)
+            for rows, outcome, high, low in records
+        ]
+        for records in _coarse(settled.arrays["bins"], settled.options.bins).tolist()
+    ]
+
+
+def _adaptive_errors_counted(settled: Settled) -> list[int]:
+    """The adaptive errors of all groups that count confidence bins."""
+    rows, outcome, high, low = np.moveaxis(settled.arrays["bins"], -1, 0)
+    errors = _adaptive_errors(rows, [high - (outcome << 20), low], settled.options.bins)
+    return [error << FIXED_BITS for error in errors]
+
+
+def _adaptive_error(records: Array, bins: int, weighted: bool) -> int:
+    """The adaptive error of records of confidence bins."""
+    filled = records[records[:, 0] > 0]
+    score, outcome = (filled[:, at : at + FIXED_DIGITS] for at in (RELIABILITY_SCORE, RELIABILITY_OUTCOME))
+    weight: NDArray[Any] = filled[:, 0]
+    if weighted:
+        weight = np.array(fixed_units(filled[:, RELIABILITY_WEIGHT : RELIABILITY_WEIGHT + FIXED_DIGITS]), dtype=object)
+    return _adaptive_errors(weight[None], list((score - outcome).T[:, None]), bins)[0]
+
+
+def _adaptive_errors(weight: NDArray[Any], digits: list[Array], bins: int) -> list[int]:
+    """Of many groups, Σ |difference| over so many bins of equal weight, cut along finer ones: weight (groups, fine) and digits,
+    (groups, fine) each, of what confidence and outcome differ by. It counts what the last digit does.
+    """
+    cuts = []
+    for below in np.cumsum(weight, axis=1).tolist():
+        own = [0]
+        for i in range(1, bins):
+            edge = below[-1] * i  # in units of 1/bins
+            after = bisect_left(below, -(-edge // bins))
+            before = below[after - 1] if after else 0
+            # the edge moves to the nearer end of the fine bin that it falls into
+            nearer = before and edge - before * bins < below[after] * bins - edge
+            own.append(after if nearer else after + 1)
+        cuts.append([*own, len(below)])
+    sums = []
+    for digit in digits:
+        below = np.concatenate([np.zeros((len(digit), 1), dtype=np.int64), np.cumsum(digit, axis=1)], axis=1)
+        sums.append(np.diff(np.take_along_axis(below, np.array(cuts), axis=1)).tolist())
+    errors = []
+    for parts in zip(*sums, strict=True):
+        total = 0
+        for part in zip(*parts, strict=True):
+            difference = 0
+            for digit in part:
+                difference = (difference << FIXED_BITS) + digit
+            total += abs(difference)
+        errors.append(total)
+    return errors
+
+
+def _bin_sums(records: Array, weighted: bool) -> list[Bin]:
+    """What records of confidence bins hold."""
+    rows = records[:, 0].tolist()
+    at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
+    w, score, outcome = (fixed_units(records[:, i : i + FIXED_DIGITS]) for i in at)
+    return list(zip(rows, w if weighted else [n << FIXED_UNIT for n in rows], score, outcome, strict=True))
 
 
 def _labels(records: Array, task: Task) -> dict[int, int]:

@@ -10,34 +10,23 @@ at least that share of the weight at or below it, to 0.4 %.
 from __future__ import annotations
 
 import math
-import struct
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate
 from statistics import NormalDist
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from streamloss.digits import (
     BIAS,
-    FIXED_DIGITS,
     FIXED_UNIT,
     LEDGER_BEYOND,
-    RELIABILITY_OUTCOME,
-    RELIABILITY_SCORE,
-    RELIABILITY_WEIGHT,
-    Array,
-    fixed_units,
 )
 from streamloss.errors import USED
 from streamloss.options import Options
 from streamloss.quantities import SOURCES, Quantity, constant_key
 from streamloss.reporting.clusters import Clusters, jackknife
-from streamloss.reporting.figures import Figures
+from streamloss.reporting.figures import Figures, Shares
 from streamloss.reporting.histograms import bucket_value
 from streamloss.reporting.report import Metric
 
@@ -47,8 +36,7 @@ NO_ROWS = "no rows were used"
 BEYOND = "a weight beyond 2^-60 … 2^53 is summed exactly but not kept by bin or class: scale the weights"
 
 
-@dataclass(frozen=True)
-class Sums:
+class Sums(NamedTuple):
     """The exact sums of one row quantity over its n finite rows: Σw, Σw², Σwx, Σw²x, Σw²x², whole numbers of 2^-unit."""
 
     n: int
@@ -65,7 +53,7 @@ class Sums:
         """The same in the largest unit that they are whole numbers of, for short ones are quick to calculate with."""
         every = w | ww | x | wx | xx
         spare = min((every & -every).bit_length() - 1, unit) if every else unit
-        return cls(n, infinite, unit - spare, *(value >> spare for value in (w, ww, x, wx, xx)))
+        return cls(n, infinite, unit - spare, w >> spare, ww >> spare, x >> spare, wx >> spare, xx >> spare)
 
     @property
     def mean(self) -> float:
@@ -128,7 +116,8 @@ class _Sheet:
 
     z: float
     scale: float
-    levels: tuple[tuple[str, float, int, int], ...]  # of the quantiles: name, level, and the level as a ratio
+    levels: tuple[tuple[str, float], ...]  # of the quantiles: name and level
+    level_shares: Shares  # the levels as ratios
     places: dict[str, int]  # of the row quantities in `Plan.moments`
     shares: frozenset[str]  # those that are 0 or 1
     lines: dict[str, _Line]
@@ -142,11 +131,11 @@ def _sheet(figures: Figures, shown: Options) -> _Sheet:
         unit, stand_in = (shown.unit if quantity.unit == "nat" else ""), constant_key(key, figures.task, figures.options)
         binned = not {"reliability", "labels", "mean_probabilities"}.isdisjoint(SOURCES.get(key, ()))
         lines[key] = _Line(unit, scale if unit else 1.0, key if stand_in is None else stand_in, binned)
-    levels = tuple((f"{q:g}", q, *Fraction(repr(q)).as_integer_ratio()) for q in shown.quantiles)
     return _Sheet(
         z=NormalDist().inv_cdf(0.5 + shown.confidence / 2),
         scale=scale,
-        levels=levels,
+        levels=tuple((f"{q:g}", q) for q in shown.quantiles),
+        level_shares=tuple(Fraction(repr(q)).as_integer_ratio() for q in shown.quantiles),
         places={q.key: i for i, q in enumerate(p.moments)},
         shares=frozenset(q.key for q in p.moments if q.indicator),
         lines=lines,
@@ -166,32 +155,35 @@ class Measures:
         self.used = self.ledger[USED]
         self._sheet: _Sheet = _sheet(figures, options) if like is None else like._sheet
         self.scale, self.z = self._sheet.scale, self._sheet.z
-        self.total = figures.weights[0] if self.task.weighted else self.used << BIAS
+        self.total = figures.weights[0] if self.task.weighted else self.used << figures.unit
         self.beyond = bool(self.ledger[LEDGER_BEYOND])
         self._sums: dict[str, Sums] = {}
+        self._errors: dict[str, float | None] = {}
 
     @property
     def weight(self) -> float:
         """The sum of the weights of the used rows."""
-        return ratio(self.total, 1 << BIAS)
+        return ratio(self.total, 1 << self.figures.unit)
 
     def sums(self, key: str) -> Sums:
         """The sums of a row quantity."""
         if key not in self._sums:
             at = self._sheet.places[key]
-            moments, infinite = self.figures.moments(at), self.figures.infinite(at)
+            moments, infinite, unit = self.figures.moments(at), self.figures.infinite(at), self.figures.unit
             n = self.used - infinite
             if self.task.weighted:
                 w, ww = (whole - lost for whole, lost in zip(self.figures.weights, self.figures.lost(at), strict=True))
-                self._sums[key] = Sums.of(n, infinite, BIAS, w, ww, *moments)
+                self._sums[key] = Sums.of(n, infinite, unit, w, ww, *moments)
             else:
                 x, xx = moments
-                self._sums[key] = Sums.of(n, infinite, BIAS, n << BIAS, n << BIAS, x, x, xx)
+                self._sums[key] = Sums.of(n, infinite, unit, n << unit, n << unit, x, x, xx)
         return self._sums[key]
 
     def error(self, key: str) -> float | None:
         """The standard error of the mean over the finite rows, in nats: from clusters where there are any, else from rows."""
-        return self.sums(key).stderr() if self.clusters is None else jackknife(self.clusters.parts(key))
+        if key not in self._errors:
+            self._errors[key] = self.sums(key).stderr() if self.clusters is None else jackknife(self.clusters.parts(key))
+        return self._errors[key]
 
     def interval(self, mean: float, stderr: float | None) -> dict[str, Any]:
         """The normal confidence interval, where there is an error."""
@@ -212,14 +204,15 @@ class Measures:
         elif line.source:
             found = self.row_metric(line.source, line.scale)
         else:
-            found = self._sheet.zeros | {"quantiles": {name: 0.0 for name, *_ in self._sheet.levels}}
+            found = self._sheet.zeros | {"quantiles": {name: 0.0 for name, _ in self._sheet.levels}}
         found.setdefault("mean", None)
         return Metric(quantity.key, quantity.title, line.unit, **found)
 
     def row_metric(self, key: str, scale: float) -> dict[str, Any]:
         """A quantity with sums of its own."""
         sums = self.sums(key)
-        low, high = (_from_key(k) * scale for k in self.figures.extremes(self._sheet.places[key]))
+        least, greatest = self.figures.extremes(self._sheet.places[key])
+        low, high = least * scale, greatest * scale
         kept = key in self.plan.spread and not self.beyond
         quantiles = self.quantiles(key, low, high, scale) if kept else None
         shape: dict[str, Any] = {"min": low, "max": high, "infinite": sums.infinite, "quantiles": quantiles}
@@ -244,13 +237,12 @@ class Measures:
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:
         """The quantiles of a row quantity, within its exact extremes."""
-        filled, counts = self.figures.histogram(key)
-        below = list(accumulate(counts))
-        found: dict[str, float] = {}
-        for name, q, above, under in self._sheet.levels:
-            wanted = -(-above * below[-1] // under)  # a whole number is reached where its share is
-            value = bucket_value(int(filled[bisect_left(below, wanted)])) * scale
-            found[name] = low if q == 0 else high if q == 1 else min(max(value, low), high)
+        sheet, found = self._sheet, {}
+        for (name, q), bucket in zip(sheet.levels, self.figures.quantile_buckets(key, sheet.level_shares), strict=True):
+            value = bucket_value(bucket) * scale
+            if q in (0, 1):
+                value = high if q else low
+            found[name] = low if value < low else high if value > high else value
         return found
 
     def row_mean(self, key: str) -> float:
@@ -345,15 +337,7 @@ class Measures:
     @cached_property
     def bins(self) -> list[tuple[int, int, int, int]]:
         """(rows, weight, Σ confidence, Σ outcome) of the bins that were asked for, in Fixed units."""
-        fine = self.figures.reliability
-        return self.bin_sums(fine.reshape(self.figures.options.bins, -1, fine.shape[1]).sum(axis=1))
-
-    def bin_sums(self, records: Array) -> list[tuple[int, int, int, int]]:
-        """The same of records of bins."""
-        rows = records[:, 0].tolist()
-        at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
-        w, score, outcome = (fixed_units(records[:, i : i + FIXED_DIGITS]) for i in at)
-        return list(zip(rows, w if self.task.weighted else [n << FIXED_UNIT for n in rows], score, outcome, strict=True))
+        return self.figures.bins
 
     @cached_property
     def gaps(self) -> list[tuple[float, float]]:
@@ -363,21 +347,7 @@ class Measures:
 
     def adaptive_ece(self) -> dict[str, Any]:
         """Σ share·gap over bins of equal weight, cut along the fine confidence bins."""
-        fine = self.figures.reliability
-        fine, groups = fine[fine[:, 0] > 0], self.figures.options.bins
-        weights = fixed_units(fine[:, RELIABILITY_WEIGHT:RELIABILITY_SCORE]) if self.task.weighted else fine[:, 0].tolist()
-        sums = list(accumulate(weights))
-        cuts = {len(fine)}
-        for i in range(1, groups):
-            edge = sums[-1] * i  # in units of 1/groups
-            after = bisect_left(sums, -(-edge // groups))
-            # the edge moves to the nearer end of the fine bin that it falls into
-            nearer = after > 0 and edge - sums[after - 1] * groups < sums[after] * groups - edge
-            cuts.add(after if nearer else after + 1)
-        starts = sorted({0, *cuts} - {len(fine)})
-        parts = self.bin_sums(np.add.reduceat(fine, starts, axis=0))
-        error = sum(abs(score - outcome) for _, _, score, outcome in parts)
-        return {"mean": ratio(error << BIAS - FIXED_UNIT, self.total)}
+        return {"mean": ratio(self.figures.adaptive_error << self.figures.unit - FIXED_UNIT, self.total)}
 
     def reliability(self) -> list[dict[str, Any]]:
         if not self.plan.reliability or self.beyond:
@@ -426,13 +396,6 @@ def _exp(x: float) -> float:
         return math.inf
 
 
-def _from_key(key: int) -> float:
-    """The float64 whose order-preserving integer is `key` (see `kernels.moments.value_range`)."""
-    bits = key if key >= 0 else key ^ 0x7FFFFFFFFFFFFFFF
-    value: float = struct.unpack("<d", struct.pack("<q", bits))[0]
-    return value
-
-
 def information(part: int, whole: int) -> float:
     """ln(whole/part) in nats, accurate also where they are nearly the same."""
     return -math.log(part / whole) if 2 * part < whole else -math.log1p(-((whole - part) / whole))
@@ -441,4 +404,5 @@ def information(part: int, whole: int) -> float:
 def entropy_of(parts: list[int]) -> float:
     """Σ p ln(1/p) of the shares that the parts have in their sum, in nats."""
     whole = sum(parts)
-    return math.fsum(part / whole * information(part, whole) for part in parts if part > 0)
+    terms = {part: part / whole * information(part, whole) for part in set(parts) if part > 0}  # of few rows, many are alike
+    return math.fsum(terms[part] for part in parts if part > 0)

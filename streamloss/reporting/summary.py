@@ -89,9 +89,8 @@ def metrics_of(measures: Measures) -> dict[str, Metric]:
     metrics = {key: measures.metric(quantity) for key, quantity in measures.plan.table.items()}
     if metrics.get("cross_entropy") and metrics["cross_entropy"].infinite:
         metrics["cross_entropy"] = replace(metrics["cross_entropy"], edge=edge(measures))
-    rows = rows_of(measures.ledger)
-    if rows["used"] == 0:
-        reason = _why_none(rows)
+    if measures.used == 0:
+        reason = _why_none(rows_of(measures.ledger))
         metrics = {key: replace(metric, reason=reason) for key, metric in metrics.items()}
     return metrics
 

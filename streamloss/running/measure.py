@@ -51,7 +51,7 @@ class Accumulator:
         self._beside = beside if beside is not None and beside.lines else None
         # The row values that somebody looks at after the fold.
         self._kept = kept_slots(self.plan) if self._own else SLOT[: 1 if self._beside else 0]
-        self._values = np.empty((len(self._kept), 0))
+        self._room = np.empty(0)
         self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
 
@@ -93,7 +93,7 @@ class Accumulator:
             drain(self._sums)
         for share in self._shares:
             for mine, theirs in zip(self.slices, share.slices, strict=True):
-                mine.absorb(theirs)
+                mine.take_over(theirs)
             share.slices = share._empty_slices()
 
     def add(self, batch: Batch) -> None:
@@ -154,7 +154,7 @@ class Accumulator:
                 numbers = [slices.numbers(keys) for slices, (_, keys) in zip(own, grouped, strict=True)]
                 elsewhere = [] if curve is None else curve.numbers(by)
             columns = Columns(
-                values=self._values[:, : len(piece)],
+                values=self._values(len(piece)),
                 code=piece.code,
                 flags=self._marks[0, : len(piece)],
                 label=NO_LABEL if piece.label is None else piece.label,
@@ -200,17 +200,21 @@ class Accumulator:
         n = len(batch)
         if self._marks.shape[1] < n:
             self._marks = np.empty((2, n), dtype=np.uint8)
-            self._values = row_buffer(n, len(self._kept))
+            self._room = row_buffer(n, len(self._kept)).reshape(-1)
         flags, at_target = self._marks[0, :n], self._marks[1, :n]
         flags[:] = 0
         at_target[:] = 0
         add_batch(
             self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._kept,
-            out=self._values[:, :n] if len(self._kept) else None, sums=self._sums, threads=self.threads,
+            out=self._values(n) if len(self._kept) else None, sums=self._sums, threads=self.threads,
         )  # fmt: skip
         if self._beside is not None:
-            self._beside.add(batch, self._values[self._kept.tolist().index(CROSS_ENTROPY), :n])
+            self._beside.add(batch, self._values(n)[self._kept.tolist().index(CROSS_ENTROPY)])
         return at_target
+
+    def _values(self, n: int) -> NDArray[np.float64]:
+        """The kept values (S, n) of the last n rows, one quantity's behind the other's."""
+        return self._room[: len(self._kept) * n].reshape(len(self._kept), n)
 
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
