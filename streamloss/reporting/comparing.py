@@ -19,7 +19,7 @@ from streamloss.options import Options
 from streamloss.quantities import Quantity
 from streamloss.reporting.clusters import Clusters, clusters_of, jackknife, no_clusters, shifted, spread
 from streamloss.reporting.figures import Slice
-from streamloss.reporting.metrics import Measures, _exp, ratio, root
+from streamloss.reporting.metrics import Measures, ratio, root, saturating_exp
 from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.summary import ledger_of, metrics_of, rows_of, slicing_of
@@ -129,10 +129,12 @@ class Two:
         stderr = larger * math.sqrt(max(u * u * va + v * v * vb - 2 * u * v * vc, 0.0))
         if self.new.clusters is not None and self.old.clusters is not None:
             moves = [shifted(each.clusters.parts(key)) or [] for each in (self.new, self.old) if each.clusters is not None]
-            stderr = spread([new * _exp(one) - old * _exp(other) for one, other in zip(*moves, strict=True)])
+            stderr = spread(
+                [new * saturating_exp(one) - old * saturating_exp(other) for one, other in zip(*moves, strict=True)]
+            )
         found = {"stderr": stderr} | self.new.interval(new - old, stderr) | _correlation(a, b, c)
-        ends = {"ratio_low": _exp(mean - z * error), "ratio_high": _exp(mean + z * error)}
-        return found | {"ratio": _exp(mean), "ratio_stderr": _exp(mean) * error} | ends
+        ends = {"ratio_low": saturating_exp(mean - z * error), "ratio_high": saturating_exp(mean + z * error)}
+        return found | {"ratio": saturating_exp(mean), "ratio_stderr": saturating_exp(mean) * error} | ends
 
 
 def _clusters(sides: Sides | None) -> Callable[[Key], list[Clusters | None]]:

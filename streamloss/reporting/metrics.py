@@ -255,11 +255,13 @@ class Measures:
         if sums.n == 0:
             return {"mean": math.inf, "infinite": sums.infinite}
         log, error = sums.mean, self.error("cross_entropy")
-        finite = _exp(log)
+        finite = saturating_exp(log)
         stderr = None if error is None or not math.isfinite(finite) else finite * error
         if sums.infinite:
             return {"mean": math.inf, "infinite": sums.infinite, "finite_mean": finite, "finite_stderr": stderr}
-        ends = {} if error is None else {"low": _exp(log - self.z * error), "high": _exp(log + self.z * error)}
+        ends = (
+            {} if error is None else {"low": saturating_exp(log - self.z * error), "high": saturating_exp(log + self.z * error)}
+        )
         return {"mean": finite, "stderr": stderr, "infinite": 0, "finite_mean": finite, **ends}
 
     def bits_per_byte(self) -> dict[str, Any]:
@@ -388,7 +390,7 @@ def wilson(share: float, rows: float, z: float) -> dict[str, float]:
     return {"low": max((centre - spread) / scale, 0.0), "high": min((centre + spread) / scale, 1.0)}
 
 
-def _exp(x: float) -> float:
+def saturating_exp(x: float) -> float:
     """e^x, saturating to inf."""
     try:
         return math.exp(x)
