@@ -102,10 +102,15 @@ class Kept(NamedTuple):
 
 
 def kept(task: Task, options: Options, p: Plan) -> list[Kept]:
-    """Every --by, the clusters of all rows and of each, and at every temperature of a sweep all rows and every --by."""
+    """Every --by, the clusters of all rows and of each, and at every temperature of a sweep all rows and every --by.
+
+    Raises `UsageError` for a sweep of what has no temperature.
+    """
     found = [Kept(by, p, options) for by in options.groupings]
     if options.cluster is not None:
         found += [Kept((*by, CLUSTER), clustered(p), options) for by in ((), *options.groupings)]
+    if options.sweep:
+        temperature.check(task, options)
     for t in options.sweep:
         there = temperature.at(options, t)
         found += [Kept(by, temperature.point(task, there), there) for by in ((), *options.groupings)]

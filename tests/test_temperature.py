@@ -284,7 +284,8 @@ def test_the_best_temperature_is_found_far_from_the_grid() -> None:
 @pytest.mark.parametrize(
     ("data", "options", "said"),
     [
-        ({"probs": np.full((4, 2), 0.5), "label": np.zeros(4, int)}, {}, "divides logits"),
+        ({"probs": np.full((4, 2), 0.5), "label": np.zeros(4, int)}, {}, "a temperature divides logits"),
+        ({"p": np.full((4, 2), 0.5), "label": np.zeros(4, int)}, {"probs": "p"}, "a temperature divides logits"),
         ({"logits": np.zeros((4, 2))}, {}, "a label or a target"),
         (drawn(4, 3, 1.0), {"zero": "clip:1e-7"}, "--zero"),
         (binary(4, 1.0), {"pos_weight": 2.0}, "--pos-weight"),
