@@ -519,6 +519,14 @@ def test_json_is_strict() -> None:
     assert list(json.loads(jsonfile.encode(REPORT))) == list(REPORT)
     with pytest.raises(ValueError, match=r"report\.metrics\.x\[1\] is NaN"):
         jsonfile.encode({"metrics": {"x": [0.0, math.nan]}})
+    for value in ({}, {"a": {}, "b": [], "é \n": {"ü": {"x": [{}]}}}, {"a": [[], {"b": [1]}, "c"]}, [1.5, {"a": "b"}], "a", 1):
+        assert json.loads(jsonfile.encode(value)) == value
+
+
+def test_in_json_every_slice_has_a_line() -> None:
+    report = {"digest": "d", "slices": [{"by": {"g": i}, "metrics": {"x": {"mean": 1.5}}} for i in range(3)]}
+    lines = jsonfile.encode(report).decode().splitlines()
+    assert [json.loads(line.rstrip(",")) for line in lines if '"by"' in line] == report["slices"]
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

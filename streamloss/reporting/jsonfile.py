@@ -8,13 +8,36 @@ from typing import Any
 
 
 def encode(value: Any) -> bytes:
-    """UTF-8 JSON with the keys in the order given and a newline at the end.
+    """UTF-8 JSON with the keys in the order given and a newline at the end; what stands in a list has a line of its own.
 
     Raises `ValueError` on a NaN: what could not be computed is a null with its reason, made where the reason is known.
     """
-    text = json.dumps(_strict(value, "report"), indent=2, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_value(entry, f'report.{key}')}" for key, entry in value.items()]
+        text = "{\n  " + ",\n  ".join(lines) + "\n}" if lines else "{}"
+    else:
+        text = _value(value, "report")
     # A path may hold bytes that are no UTF-8; Python keeps them as lone surrogates, and JSON can spell those: \udc80.
     return (text + "\n").encode("utf-8", errors="backslashreplace")
+
+
+def _value(value: Any, where: str) -> str:
+    """What stands behind a key of the report, its further lines four places in."""
+    if isinstance(value, list | tuple) and value:
+        items = (_compact(item, f"{where}[{i}]") for i, item in enumerate(value))
+        return "[\n    " + ",\n    ".join(items) + "\n  ]"
+    if isinstance(value, dict) and value:
+        items = (f"{json.dumps(key, ensure_ascii=False)}: {_compact(item, f'{where}.{key}')}" for key, item in value.items())
+        return "{\n    " + ",\n    ".join(items) + "\n  }"
+    return _compact(value, where)
+
+
+def _compact(value: Any, where: str) -> str:
+    """A value in one line."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_strict(value, where), ensure_ascii=False, allow_nan=False)
 
 
 def _strict(value: Any, where: str) -> Any:
