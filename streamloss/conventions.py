@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streamloss.options import DType, Family, Form, Options, Task
+from streamloss.options import Family, Form, Options, Task
 from streamloss.quantities import plan
 
 Factor = Literal["none", "weight", "class"]
 Divisor = Literal["factors", "rows", "kept", "all"]
 
-CUT_BY: tuple[DType, ...] = ("float16", "float32", "float64")  # the types that clipped rows are counted by
+CUT_BY: tuple[str, ...] = ("float16", "float32", "float64")  # the types that clipped rows are counted by
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def _clip(words: str, eps: float) -> Clip:
 _KERAS = Clip("1e-07", -math.log1p(-(2.0**-23)), -math.log(1.0000000116860974e-07), -math.log1p(-(2.0**-23)), 23 * math.log(2))
 _LOG_100 = Clip("e^-100", -math.inf, 100.0, -math.inf, 100.0)
 _FLT_MIN = Clip("1.18e-38 (FLT_MIN)", -math.inf, 126 * math.log(2), -math.inf, 126 * math.log(2))
-_EPS: Mapping[DType, Clip] = {
+_EPS: Mapping[str, Clip] = {
     "float16": _clip("9.77e-04 (eps of float16)", 2.0**-10),
     "float32": _clip("1.19e-07 (eps of float32)", 2.0**-23),
     "float64": _clip("2.22e-16 (eps of float64)", 2.0**-52),
 }
 
 
-def _always(clip: Clip) -> Mapping[DType, Clip]:
+def _always(clip: Clip) -> Mapping[str, Clip]:
     return dict.fromkeys(CUT_BY, clip)
 
 
@@ -74,14 +74,14 @@ class Convention:
     forms: tuple[Form, ...]
     divisors: Mapping[str, Divisor]
     factor: Factor = "weight"
-    clips: Mapping[DType, Clip] = field(default_factory=dict)
+    clips: Mapping[str, Clip] = field(default_factory=dict)
     normalize: bool = False
     soft: bool = True
     smoothing: bool = False
     pos_weight: bool = False
     empty: str = ""
 
-    def clip(self, dtype: DType) -> Clip | None:
+    def clip(self, dtype: str) -> Clip | None:
         """What is clipped of numbers of a type; bfloat16, which NumPy does not have, is taken for float32."""
         return self.clips.get("float32" if dtype == "bfloat16" else dtype)
 

@@ -117,6 +117,11 @@ def kept(task: Task, options: Options, p: Plan) -> list[Kept]:
     return found
 
 
+def beside(options: Options) -> int:
+    """How many of `kept`, the first ones, are of the report's own temperature."""
+    return len(options.groupings) + (1 + len(options.groupings) if options.cluster is not None else 0)
+
+
 def most_groups(options: Options, by: tuple[str, ...]) -> int:
     """How many groups are told apart. Those of a slice stand together in the order of keys, so all are kept of a kept slice."""
     if not by or by[-1] != CLUSTER:

@@ -53,6 +53,13 @@ from streamloss.slices import (
 _SLACK = 1.25  # so many times the cap there may be before groups are dropped
 
 
+def most_rows(task: Task) -> int:
+    """How many rows may be added before digits are carried: one without a weight adds less than 2^40 to any digit, one with a
+    weight up to 2^42.
+    """
+    return 1 << (20 if task.weighted else 22)
+
+
 class Slices:
     """The groups of the columns `by`, or all rows where there are none; `p` says what is added up, if it is not what
     an evaluation does.

@@ -41,7 +41,7 @@ from streamloss.digits import (
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
-from streamloss.slices import FINE_BINS, Settled, bins_kept, kept
+from streamloss.slices import FINE_BINS, Settled, beside, bins_kept, kept
 
 MAGIC = b"streamloss state 2\n"
 SCHEMA = "streamloss.state/2"
@@ -133,14 +133,12 @@ class State:
     @property
     def beside(self) -> dict[tuple[str, ...], Settled]:
         """The slices and clusters at the report's own temperature, by their columns."""
-        points = len(self.options.sweep) * (1 + len(self.options.groupings))
-        return {settled.by: settled for settled in self.slices[: len(self.slices) - points]}
+        return {settled.by: settled for settled in self.slices[: beside(self.options)]}
 
     @property
     def curve(self) -> list[dict[tuple[str, ...], Settled]]:
         """All rows, by no columns, and the slices at every temperature of the sweep, by their columns."""
-        step = 1 + len(self.options.groupings)
-        first = len(self.slices) - len(self.options.sweep) * step
+        first, step = beside(self.options), 1 + len(self.options.groupings)
         return [{settled.by: settled for settled in self.slices[i : i + step]} for i in range(first, len(self.slices), step)]
 
     @property

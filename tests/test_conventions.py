@@ -6,7 +6,6 @@ to 1e-6 and float64, in scikit-learn, to 1e-12. Numbers of `executed` were print
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import math
@@ -20,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 from sklearn.metrics import log_loss
 
 import streamloss
@@ -29,7 +27,7 @@ from streamloss.conventions import CONVENTIONS
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.options import TOOLS, Options
 from streamloss.reading.source import open_input
-from streamloss.reporting import csvfile, markdown, terminal, webpage, wording
+from streamloss.reporting import csvfile, markdown, tables, terminal, webpage, wording
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
 
@@ -734,9 +732,7 @@ def test_no_edge_where_no_row_is_infinite() -> None:
 
 
 def screen(report: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=240, color_system=None)
-    terminal.render(report, console)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return tables.to_text(lambda console: terminal.render(report, console), width=240)
 
 
 def page(report: dict[str, Any]) -> str:

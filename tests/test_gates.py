@@ -675,3 +675,17 @@ def test_gates_from_python(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="no quantity 'eec'"):
             wrong()
+
+
+def test_a_rule_may_be_about_every_metric_that_a_report_has() -> None:
+    asked = {"logits": "logits", "label": "label", "focal_gamma": 2.0, "top_k": (1, 3)}
+    reports = [
+        streamloss.evaluate(DIGITS, **asked),
+        streamloss.evaluate(DIGITS, logits="logits", label="label", metrics="entropy_gap,mutual_information"),
+        streamloss.calibrate(DIGITS, **asked),
+        streamloss.compare(DIGITS, probs="mlp_probs", baseline_logits="logits", label="label"),
+    ]
+    for report in reports:
+        known = {key for key, metric in report.metrics.items() if metric.mean is not None}
+        outcomes = gates.judge([parse(f"{key} < -1e300") for key in known], report.to_dict())
+        assert [gate["outcome"] for gate in outcomes] == ["pass"] * len(known)

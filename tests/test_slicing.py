@@ -492,7 +492,7 @@ def test_a_deflate_bomb_fills_no_memory(groups: int) -> None:
         tracemalloc.stop()
 
 
-def changed(name: str, where: tuple[Any, ...], value: int) -> Callable[[dict[str, np.ndarray]], None]:
+def changed(name: str, where: tuple[Any, ...], value: int | tuple[int, int]) -> Callable[[dict[str, np.ndarray]], None]:
     def change(arrays: dict[str, np.ndarray]) -> None:
         arrays[name][where] = value
 
@@ -515,7 +515,7 @@ def swapped(name: str) -> Callable[[dict[str, np.ndarray]], None]:
 
 
 DAMAGED: dict[str, Callable[[dict[str, np.ndarray]], None]] = {
-    **{f"{name} at {group}, {place}": changed(name, (0,), (group, place))  # type: ignore[arg-type]
+    **{f"{name} at {group}, {place}": changed(name, (0,), (group, place))
        for name in ("wide_at", "pages_at") for group, place in ((-1, 0), (4, 0), (2**62, 0), (0, -1), (0, 2**31), (3, 10**6))},
     **{f"{name} twice": doubled(name) for name in ("wide_at", "pages_at")},
     **{f"{name} swapped": swapped(name) for name in ("wide", "pages")},

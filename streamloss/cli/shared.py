@@ -333,14 +333,15 @@ class Job:
         from streamloss.reporting.terminal import render
 
         report = self.make()
-        run = {"run": report.run | {"command_line": command_line}}
+        plain = report.to_dict() | {"run": report.run | {"command_line": command_line}}
+        drawn = plain | {"histograms": report.histograms}
         for destination in self.destinations:
-            destination.write(report.to_dict(histograms=destination.form == "html") | run, render)
+            destination.write(drawn if destination.form == "html" else plain, render)
         if self.plots.folder is not None:
-            written = self.plots.write(report.to_dict(histograms=True) | run, self.plots.folder)
+            written = self.plots.write(drawn, self.plots.folder)
             what = f"wrote {len(written)} files into {self.plots.folder}" if written else "there is nothing to draw"
             click.echo(f"streamloss: {what}", err=True)
-        _conclude(report.to_dict(), self.junit)
+        _conclude(plain, self.junit)
         return report
 
     def finish(self) -> None:

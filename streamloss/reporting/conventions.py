@@ -13,7 +13,7 @@ from typing import Any
 from streamloss.conventions import CUT_BY, Convention, find
 from streamloss.digits import BIAS, CUT, IDLE, INDEXED, INFINITE, LEDGER_CLIPPED, UNDEFINED, limbs_int
 from streamloss.reporting import units
-from streamloss.reporting.metrics import Measures, ratio
+from streamloss.reporting.metrics import Measures, ratio, saturating_exp
 from streamloss.reporting.report import Metric, plain
 from streamloss.state import State
 
@@ -149,10 +149,7 @@ def _perplexity(line: _Line, metric: Metric) -> Entry:
     value = line.value("cross_entropy")
     if isinstance(value, str):
         return {"value": None, "reason": value, **about}
-    try:
-        shown = math.exp(ratio(*value.as_integer_ratio()) if isinstance(value, Fraction) else value)
-    except OverflowError:
-        shown = math.inf
+    shown = saturating_exp(ratio(*value.as_integer_ratio()) if isinstance(value, Fraction) else value)
     found: Entry = {"value": plain(shown)}
     if metric.mean is not None and not (math.isinf(metric.mean) and math.isinf(shown)):
         found["difference"] = plain(shown - metric.mean)

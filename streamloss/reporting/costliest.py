@@ -10,6 +10,7 @@ from typing import Any
 
 from streamloss.reporting import units
 from streamloss.reporting.columns import Column, table_of
+from streamloss.reporting.names import OTHER
 from streamloss.reporting.tables import print_table, shortened, wrapped
 
 _FILE_WIDTH = 32
@@ -69,7 +70,7 @@ def _number(value: float, key: str) -> str:
 
 
 def _slice(row: dict[str, Any], name: str) -> str:
-    return "(other)" if row["other"] else _text(row[name])
+    return OTHER if row["other"] else _text(row[name])
 
 
 def _text(value: object) -> str:

@@ -118,13 +118,19 @@ class Report:
             **{k: self.body[k] for k in ("baseline", "comparison") if k in self.body},
             **{k: self.body[k] for k in ("conventions", "reliability", "per_class")},
             **{k: self.body[k] for k in ("temperature",) if k in self.body},
-            **({"histograms": self.body["histograms"]} if histograms else {}),
+            **({"histograms": self.histograms} if histograms else {}),
             "slices": [each.to_dict() for each in self.slices],
             "slicing": self.body["slicing"],
             "gates": list(self.gates),
             **{k: self.body[k] for k in ("inputs", "options")},
             "run": self.run,
         }
+
+    @property
+    def histograms(self) -> dict[str, Any]:
+        """Those of the losses and entropies, by key; none of a comparison."""
+        found: dict[str, Any] = self.body["histograms"]
+        return found
 
     def to_json(self, indent: int | None = None) -> str:
         """Strict JSON of `to_dict`."""

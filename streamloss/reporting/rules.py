@@ -34,9 +34,8 @@ COUNTS: dict[str, tuple[str, ...]] = {
 }
 WEIGHT = "weight"
 _TOP_K = r"top[1-9][0-9]{0,8}_accuracy"
-PAIR_KEYS = ("delta_p",)  # quantities that only a comparison has
+PAIR_KEYS = ("delta_p", "delta_p_rms")  # quantities that only a comparison has
 TOOL_KEYS = ("cross_entropy_metric",)  # those that only a convention has
-
 SWEEP_KEYS = (BEST, GAIN)  # those that only a sweep of temperatures has
 
 _METRIC = {name: name for name in ("mean", "stderr", "low", "high", "min", "max", "infinite", "finite_mean", "finite_stderr")}

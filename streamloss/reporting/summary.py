@@ -65,8 +65,8 @@ def summarize(
         "options": {**shown.to_dict(), **state.columns},
     }
     if temperatures is not None:
-        metrics |= temperatures.metrics((), ())
-        body["temperature"] = temperatures.section((), ())
+        more, body["temperature"] = temperatures.found((), ())
+        metrics |= more
     listed = [each for found in slices for each in found if each.rows["used"] >= shown.min_slice_rows]
     return Report(metrics, state.digest, rows, state, command, dict(run), body, listed)
 
@@ -107,10 +107,10 @@ def slices_of(
         measures = Measures(Slice(settled, group), shown, measures, own)
         other = settled.has_other and group == 0
         by: dict[str, Value] = dict(zip(settled.by, (OTHER,) * len(settled.by) if other else key, strict=True))
-        metrics, more = metrics_of(measures), {}
+        metrics, more = metrics_of(measures), dict[str, Any]()
         if temperatures is not None:
-            metrics |= temperatures.metrics(settled.by, key)
-            more["temperature"] = temperatures.section(settled.by, key)
+            best, more["temperature"] = temperatures.found(settled.by, key)
+            metrics |= best
         found.append(SliceReport(by, rows_of(measures.ledger), measures.weight, metrics, other, more))
     return found
 

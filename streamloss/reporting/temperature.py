@@ -75,12 +75,13 @@ class Temperatures:
 
     def wanted(self) -> dict[By, dict[Key, float]] | None:
         """The temperatures at which to look at the rows next, by columns and key; None when there is no more to find out."""
-        if self.looks == _LOOKS or all(rows.wanted is None for rows in self._rows.values()):
+        wanted = {place: rows.wanted for place, rows in self._rows.items()}
+        if self.looks == _LOOKS or not any(wanted.values()):
             return None
         found: dict[By, dict[Key, float]] = {by: {} for by in ((), *self.state.options.groupings)}
-        for (by, key), rows in self._rows.items():
-            t = rows.wanted
-            found[by][key] = t if t is not None else rows.last[0] if rows.last else self.state.options.temperature
+        for (by, key), t in wanted.items():
+            last = self._rows[by, key].last
+            found[by][key] = t or (last[0] if last else self.state.options.temperature)
         found[()].setdefault((), self.state.options.temperature)
         return found
 
@@ -96,9 +97,15 @@ class Temperatures:
                 rows.last = each[key], measures
                 rows.learn(each[key], measures)
 
-    def metrics(self, by: By, key: Key) -> dict[str, Metric]:
-        """The best temperature of some rows and the loss that it would remove, as quantities among the others."""
-        found = self._best(self._rows.get((by, key)))
+    def found(self, by: By, key: Key) -> tuple[dict[str, Metric], dict[str, Any]]:
+        """Of some rows the best temperature and the loss that it would remove, as quantities among the others; and these with
+        the curve, JSON's own values.
+        """
+        rows = self._rows.get((by, key), _Rows())
+        best, curve = self._best(rows), [self._point(t, measures) for t, measures in rows.curve.items()]
+        return self._metrics(best), plain({"best": best, "curve": curve})
+
+    def _metrics(self, found: dict[str, Any]) -> dict[str, Metric]:
         unit, reason = self.shown.unit, found.get("reason")
         if reason is not None:
             units = {BEST: "", GAIN: unit}
@@ -108,13 +115,6 @@ class Temperatures:
             BEST: Metric(BEST, _TITLES[BEST], "", found["temperature"], **ends),
             GAIN: Metric(GAIN, _TITLES[GAIN], unit, found["removed"]),
         }
-
-    def section(self, by: By, key: Key) -> dict[str, Any]:
-        """The curve and the best temperature of some rows, JSON's own values."""
-        rows = self._rows.get((by, key), _Rows())
-        points = [self._point(t, measures) for t, measures in rows.curve.items()]
-        found: dict[str, Any] = plain({"best": self._best(rows), "curve": points})
-        return found
 
     def _point(self, t: float, measures: Measures) -> dict[str, Any]:
         """Loss, gap and calibration error at a temperature of the sweep, which has no clusters."""
@@ -132,9 +132,9 @@ class Temperatures:
             point["ece"] = measures.metric(quantity).mean
         return point
 
-    def _best(self, rows: _Rows | None) -> dict[str, Any]:
+    def _best(self, rows: _Rows) -> dict[str, Any]:
         """The best temperature of some rows with its error, the loss there, and the loss that it removes."""
-        if rows is None or not rows.search.points:
+        if not rows.search.points:
             return {"temperature": None, "reason": "there are no rows with a finite loss"}
         search = rows.search
         if search.open:

@@ -14,12 +14,12 @@ from streamloss.kernels.grouped import Columns, add_to_groups, moved, sorted_pla
 from streamloss.options import Options, Task
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input
-from streamloss.running.curve import add_all_rows, columns_for, take_values
+from streamloss.running.curve import add_all_rows, room_for, take_values
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Watcher, add_all, readers
-from streamloss.running.rows import widened
+from streamloss.running.rows import columns_of, widened
 from streamloss.slices import CLUSTER, Key, Settled, clustered
-from streamloss.slicing import Slices
+from streamloss.slicing import Slices, most_rows
 
 # The temperature of every slice by its columns and its key, `()` of what is beyond the cap; of all rows by no columns.
 Temperatures = Mapping[tuple[str, ...], Mapping[Key, float]]
@@ -80,12 +80,12 @@ class _Look:
     def _add(self, batch: Batch) -> None:
         n = len(batch)
         self._rows_since_carry += n
-        if self._rows_since_carry > 1 << (20 if self.task.weighted else 22):
+        if self._rows_since_carry > most_rows(self.task):
             for slices in self.slices:
                 slices.carry()
             self._rows_since_carry = n
         marks = np.zeros((2, n), dtype=np.uint8)
-        columns = columns_for(self._plan, batch, marks)
+        columns = columns_of(batch, room_for(self._plan, batch), marks[0])
         rest = iter(self.slices)
         for by in self._by:
             slices = next(rest)

@@ -19,8 +19,8 @@ from streamloss.comparison import Comparison, Sides
 from streamloss.digits import LIMBS, limbs_value
 from streamloss.errors import IGNORED, USED, UsageError
 from streamloss.kernels.between import write_differences, write_gains
-from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots, moved, sorted_places
-from streamloss.kernels.rows import NO_LABEL, NO_NUMBER
+from streamloss.kernels.grouped import add_to_groups, kept_slots, moved, sorted_places
+from streamloss.kernels.rows import NO_LABEL
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY, DELTA_P, DELTA_P_SQUARED, JS, KL, REVERSE_KL, SAME_TOP, between, plan
 from streamloss.reading.batch import Batch
@@ -28,9 +28,9 @@ from streamloss.reading.paired import Pair, paired
 from streamloss.reading.source import Input
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Begin, Watcher, add_all
-from streamloss.running.rows import add_batch, refusal, widened
+from streamloss.running.rows import add_batch, columns_of, refusal, widened
 from streamloss.slices import CLUSTER, clustered, kept
-from streamloss.slicing import Slices
+from streamloss.slicing import Slices, most_rows
 
 _PIECE = 1 << 16  # rows whose values are kept at a time
 _OF_MODELS = (KL, REVERSE_KL, JS, SAME_TOP)
@@ -170,12 +170,10 @@ class Comparator:
 
     def _add_to_groups(self, batch: Batch, of_new: _Kept, of_old: _Kept, values: NDArray[np.float64]) -> None:
         n = len(batch)
-        weight = NO_NUMBER if batch.weight is None else batch.weight
-        label = NO_LABEL if batch.label is None else batch.label
         columns = (
-            Columns(of_new.values, batch.code, of_new.flags, label, weight),
-            Columns(of_old.values, batch.code, of_old.flags, label, weight),
-            Columns(values, batch.code, of_new.flags, NO_LABEL, weight),
+            columns_of(batch, of_new.values, of_new.flags),
+            columns_of(batch, of_old.values, of_old.flags),
+            columns_of(batch, values, of_new.flags)._replace(label=NO_LABEL),
         )
         self._carry(n)
         here = np.arange(n)
@@ -194,7 +192,7 @@ class Comparator:
     def _carry(self, rows: int) -> None:
         """Makes room for as many rows, as `Accumulator` does."""
         self._rows_since_carry += rows
-        if self._rows_since_carry > 1 << (20 if self.task.weighted else 22):
+        if self._rows_since_carry > most_rows(self.task):
             for slices in self._every():
                 slices.carry()
             self._rows_since_carry = rows

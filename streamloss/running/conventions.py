@@ -18,10 +18,11 @@ from streamloss.digits import CUT, IDLE, INDEXED
 from streamloss.errors import IGNORED
 from streamloss.kernels.conventions import add_costs
 from streamloss.kernels.panel import CLIPPED
-from streamloss.kernels.rows import NO_NUMBER, add_rows
+from streamloss.kernels.rows import NO_NUMBER
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY
 from streamloss.reading.batch import NAMES, Batch
+from streamloss.running.rows import add_batch
 
 SLOT = np.array([CROSS_ENTROPY])
 
@@ -58,7 +59,7 @@ class Beside:
         self, line: Convention, batch: Batch, plain: tuple[Costs, Codes, Marks], dtype: str
     ) -> tuple[Costs, Codes, Marks]:
         """Costs, codes and marks of clipping of the rows, as the convention has them."""
-        clip = line.clip(dtype)  # type: ignore[arg-type]
+        clip = line.clip(dtype)
         if clip is not None and self.task.family == "binary":
             return self._between(line, batch, dtype)
         if clip is not None and self._inside:
@@ -71,7 +72,7 @@ class Beside:
 
     def _between(self, line: Convention, batch: Batch, dtype: str) -> tuple[Costs, Codes, Marks]:
         """y·cost of the positive class + (1 − y)·cost of the negative one, both clipped."""
-        clip = line.clip(dtype)  # type: ignore[arg-type]
+        clip = line.clip(dtype)
         assert clip is not None and batch.label is not None
         smoothing = self.options.label_smoothing
         y = batch.label.astype(np.float64)
@@ -94,10 +95,9 @@ class Beside:
                 labels.flags.writeable = False  # one compiled kernel, as the reader's arrays are read-only
             code, marks = batch.code.copy(), np.zeros((2, n), dtype=np.uint8)
             out = np.empty((1, n))
-            add_rows(
-                task, options, batch.prediction, code, dtype=NAMES[batch.prediction.dtype], target=batch.target, label=labels,
-                target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], flags=marks[0],
-                at_target=marks[1], kept=SLOT, out=out, view=view, threads=self.threads,
+            add_batch(
+                task, options, replace(batch, code=code, label=labels), flags=marks[0], at_target=marks[1], kept=SLOT, out=out,
+                view=view, threads=self.threads,
             )  # fmt: skip
             self._seen[view, label] = out[0], code, marks[0] & np.uint8(CLIPPED)
         costs, seen, cut = self._seen[view, label]

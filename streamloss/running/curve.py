@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots
-from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, row_buffer
+from streamloss.kernels.rows import row_buffer
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan
 from streamloss.reading.batch import Batch
-from streamloss.running.rows import add_batch
+from streamloss.running.rows import add_batch, columns_of
 from streamloss.slices import Key
 from streamloss.slicing import Slices
 
@@ -41,7 +41,7 @@ class Curve:
         """Adds a batch whose rows have been judged: marks (2, n) are their flags and `at_target`, ways how every --by groups
         them.
         """
-        columns = columns_for(self.points[0][0].plan, batch, marks)
+        columns = columns_of(batch, room_for(self.points[0][0].plan, batch), marks[0])
         for point, own in zip(self.points, numbers or [()] * len(self.points), strict=True):
             take_values(self.task, point[0].options, batch, marks, point[0].plan, columns, self.threads)
             add_all_rows(point[0], columns)
@@ -49,15 +49,9 @@ class Curve:
                 add_to_groups(slices, columns, *way, number)
 
 
-def columns_for(plan: Plan, batch: Batch, marks: NDArray[np.uint8]) -> Columns:
-    """A batch as groups take it, with room for the values; marks (2, n) are flags and `at_target`."""
-    return Columns(
-        values=row_buffer(len(batch), len(kept_slots(plan))),
-        code=batch.code,
-        flags=marks[0],
-        label=NO_LABEL if batch.label is None else batch.label,
-        weight=NO_NUMBER if batch.weight is None else batch.weight,
-    )
+def room_for(plan: Plan, batch: Batch) -> NDArray[np.float64]:
+    """Room for the values that groups are made of."""
+    return row_buffer(len(batch), len(kept_slots(plan)))
 
 
 def take_values(

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from streamloss.digits import limbs_value
 from streamloss.errors import IGNORED, USED, DataError
 from streamloss.kernels.fold import Sums, drain
-from streamloss.kernels.grouped import Columns, add_to_groups, kept_slots, moved, sorted_places
+from streamloss.kernels.grouped import add_to_groups, kept_slots, moved, sorted_places
 from streamloss.kernels.marginal import add_probabilities
 from streamloss.kernels.panel import FORMS
-from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, row_buffer, sums_of
+from streamloss.kernels.rows import NO_NUMBER, row_buffer, sums_of
 from streamloss.options import Options, Task
 from streamloss.quantities import CROSS_ENTROPY, plan
 from streamloss.reading.batch import Batch
 from streamloss.running.conventions import SLOT, Beside
 from streamloss.running.curve import Curve, Way
 from streamloss.running.grouping import grouped_by
-from streamloss.running.rows import add_batch, refusal, widened
-from streamloss.slices import kept, makes_whole
-from streamloss.slicing import Slices
+from streamloss.running.rows import add_batch, check_rules, columns_of, widened
+from streamloss.slices import beside, kept, makes_whole
+from streamloss.slicing import Slices, most_rows
 from streamloss.state import State, absorb, empty_arrays, layout, normalize
 
 _SHORT_ROW = 128  # bytes up to which moving a row costs less than fetching its values from all over a batch
@@ -40,15 +40,14 @@ class Accumulator:
         self.plan = plan(task, options)
         self.shapes = layout(task, options)
         self.arrays = empty_arrays(self.shapes, lead=(threads,)) if arrays is None else arrays
-        # A row without a weight adds less than 2^40 to any digit, one with a weight up to 2^42.
-        self._most_rows = 1 << (20 if task.weighted else 22)
+        self._most_rows = most_rows(task)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
         self.slices = self._empty_slices()
         # So many of them are of the report's own temperature; behind them stand those of a sweep.
-        self._own = len(self.slices) - len(options.sweep) * (1 + len(options.groupings))
-        beside = Beside(task, options, threads, self.arrays) if options.convention else None
-        self._beside = beside if beside is not None and beside.lines else None
+        self._own = beside(options)
+        others = Beside(task, options, threads, self.arrays) if options.convention else None
+        self._beside = others if others is not None and others.lines else None
         # The row values that somebody looks at after the fold.
         self._kept = kept_slots(self.plan) if self._own else SLOT[: 1 if self._beside else 0]
         self._room = np.empty(0)
@@ -114,12 +113,11 @@ class Accumulator:
             return
         extremes = self.arrays["extremes"].copy()
         at_target = self._fold(batch)
-        if self.options.on_invalid == "error":
-            bad = batch.code > IGNORED
-            if bad.any():
-                row = int(bad.argmax())
-                self._take_back(batch, extremes)
-                raise refusal(batch, row, bool(at_target[row]), self.options)
+        try:
+            check_rules(batch, at_target, self.options)
+        except DataError:
+            self._take_back(batch, extremes)
+            raise
         if self.plan.mean_probabilities:
             self._add_probabilities(batch)
         if (curve := self._curve) is not None:
@@ -147,19 +145,13 @@ class Accumulator:
             piece = rows.rows(start, start + step)
             self._fold(piece)
             if self.options.on_invalid == "error" and piece.code.max() > IGNORED:
-                raise self._first_refusal(replace(batch, code=code), step)
+                self._refuse(replace(batch, code=code), step)
             if self.plan.mean_probabilities:
                 self._add_probabilities(piece)
             if not numbers:
                 numbers = [slices.numbers(keys) for slices, (_, keys) in zip(own, grouped, strict=True)]
                 elsewhere = [] if curve is None else curve.numbers(by)
-            columns = Columns(
-                values=self._values(len(piece)),
-                code=piece.code,
-                flags=self._marks[0, : len(piece)],
-                label=NO_LABEL if piece.label is None else piece.label,
-                weight=NO_NUMBER if piece.weight is None else piece.weight,
-            )
+            columns = columns_of(piece, self._values(len(piece)), self._marks[0, : len(piece)])
             here = np.arange(len(piece))
             ways: list[Way] = [(here if sorts else moved(here, place), owners[start : start + step])]
             for ids, keys in others:
@@ -185,15 +177,11 @@ class Accumulator:
             new[name].flags.writeable = name == "code"
         return replace(batch, keys={}, found={}, **new)
 
-    def _first_refusal(self, batch: Batch, step: int) -> DataError:
-        """The error of the first bad row of a batch that has one."""
+    def _refuse(self, batch: Batch, step: int) -> None:
+        """Raises the error of the first bad row of a batch that has one, in the order in which its rows came."""
         for start in range(0, len(batch), step):
             piece = batch.rows(start, start + step)
-            at_target = self._fold(piece)
-            if (bad := piece.code > IGNORED).any():
-                row = int(bad.argmax())
-                return refusal(piece, row, bool(at_target[row]), self.options)
-        raise AssertionError("a bad row that is bad no more")
+            check_rules(piece, self._fold(piece), self.options)
 
     def _fold(self, batch: Batch) -> NDArray[np.uint8]:
         """Adds the rows whose code is USED; returns whose rule a bad row breaks, the prediction's (0) or the target's (1)."""

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.errors import RULES, DataError
-from streamloss.kernels.rows import add_rows, tolerance
+from streamloss.errors import IGNORED, RULES, DataError
+from streamloss.kernels.grouped import Columns
+from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, add_rows, tolerance
 from streamloss.options import Options, Task
 from streamloss.reading.batch import NAMES, Batch
 
@@ -20,6 +21,27 @@ def add_batch(task: Task, options: Options, batch: Batch, **into: Any) -> None:
         target_dtype="float64" if batch.target is None else NAMES[batch.target.dtype], label=batch.label,
         weight=batch.weight, bytes_=batch.bytes, **into,
     )  # fmt: skip
+
+
+def check_rules(batch: Batch, at_target: NDArray[np.uint8], options: Options) -> None:
+    """Raises `DataError` for the first row of a batch that breaks a rule, unless such rows are to be skipped.
+
+    at_target (n,) tells whether the rule is the target's.
+    """
+    if options.on_invalid == "error" and (bad := batch.code > IGNORED).any():
+        row = int(bad.argmax())
+        raise refusal(batch, row, bool(at_target[row]), options)
+
+
+def columns_of(batch: Batch, values: NDArray[np.float64], flags: NDArray[np.uint8]) -> Columns:
+    """A batch as groups take it: with the values (S, n) of the kept slots, and flags (n,)."""
+    return Columns(
+        values=values,
+        code=batch.code,
+        flags=flags,
+        label=NO_LABEL if batch.label is None else batch.label,
+        weight=NO_NUMBER if batch.weight is None else batch.weight,
+    )
 
 
 def refusal(batch: Batch, row: int, at_target: bool, options: Options) -> DataError:

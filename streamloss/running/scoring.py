@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.errors import IGNORED, UsageError
+from streamloss.errors import UsageError
 from streamloss.kernels.rows import row_buffer
 from streamloss.options import Options, Task
 from streamloss.quantities import Quantity, constant_key, table
 from streamloss.reading.batch import Batch
-from streamloss.running.rows import add_batch, refusal, widened
+from streamloss.running.rows import add_batch, check_rules, widened
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ class Scorer:
         add_batch(
             self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._slots, out=values, threads=self.threads
         )
-        bad = batch.code > IGNORED
-        if self.options.on_invalid == "error" and bad.any():
-            row = int(bad.argmax())
-            raise refusal(batch, row, bool(at_target[row]), self.options)
+        check_rules(batch, at_target, self.options)
         found = {key: np.zeros(n) if place is None else values[place] for key, place in self._places.items()}
         return Scored(batch, found)
 

@@ -10,22 +10,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast, get_args
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar, cast, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamloss.errors import DataError, Place, UsageError
 from streamloss.options import Options
-from streamloss.quantities import Quantity
 from streamloss.reading.batch import Batch
 from streamloss.reading.paths import first_line, is_uri
 from streamloss.reading.roles import BATCH_BYTES, Plan
-from streamloss.reading.source import STDIN, Input, Reader, open_input
+from streamloss.reading.source import STDIN, Reader, open_input
 from streamloss.reporting.files import check_target, replacing, unwritable
 from streamloss.running.local import Watcher, thread_count
 from streamloss.running.ordered import in_order, kernel_threads
@@ -36,6 +35,7 @@ from streamloss.writing.writer import ROW_GROUP_BYTES, hold
 
 Compression = Literal["zstd", "none"]
 Add = Callable[[pa.RecordBatch], None]
+T = TypeVar("T")
 
 STDOUT = "-"
 ROW_GROUP_ROWS = 1 << 20
@@ -103,47 +103,41 @@ def score(
         source.plan = _narrowed(source.plan, len(quantities))
     ranked = {} if cost is None else {"worst": str(worst), "worst_by": cost, "by": json.dumps(asked.groupings)}
     sheet = Sheet(source.plan, asked, quantities, _lead(asked) if cost else [], ranked)
+    scorer = Scorer(source.task, asked, quantities, kernel_threads(count))
+
+    def every(work: Callable[[Batch], T]) -> Generator[T, None, None]:
+        return in_order(source, work, count, progress)
+
     with _opened(target, sheet.schema, compression) as (add, result):
         if worst is None or cost is None:
-            _all(source, asked, quantities, sheet, count, progress, add)
+            _all(every, scorer, sheet, add)
         else:
-            for batch in _costliest(source, asked, quantities, sheet, count, progress, worst, cost):
+            rankings = [Ranking(by, worst, asked.max_slices) for by in ((), *asked.groupings)]
+            for batch in _costliest(every, scorer, sheet, rankings, cost):
                 add(batch)
     return result()
 
 
-def _all(
-    source: Input,
-    options: Options,
-    quantities: dict[str, Quantity],
-    sheet: Sheet,
-    threads: int,
-    progress: Watcher | None,
-    add: Add,
-) -> None:
-    scorer = Scorer(source.task, options, quantities, kernel_threads(threads))
+class Every(Protocol):
+    """What does work on every batch of the input, and has the results in the order of the rows."""
+
+    def __call__(self, work: Callable[[Batch], T], /) -> Generator[T, None, None]: ...
+
+
+def _all(every: Every, scorer: Scorer, sheet: Sheet, add: Add) -> None:
+    """Adds every row."""
 
     def work(batch: Batch) -> pa.RecordBatch:
         return sheet.rows(scorer.score(batch))
 
-    with closing(in_order(source, work, threads, progress)) as results:
+    with closing(every(work)) as results:
         for rows in results:
             add(rows)
             del rows
 
 
-def _costliest(
-    source: Input,
-    options: Options,
-    quantities: dict[str, Quantity],
-    sheet: Sheet,
-    threads: int,
-    progress: Watcher | None,
-    most: int,
-    cost: str,
-) -> list[pa.RecordBatch]:
-    scorer = Scorer(source.task, options, quantities, kernel_threads(threads))
-    rankings = [Ranking(by, most, options.max_slices) for by in ((), *options.groupings)]
+def _costliest(every: Every, scorer: Scorer, sheet: Sheet, rankings: list[Ranking], cost: str) -> list[pa.RecordBatch]:
+    """What is left of every row in the end: of each ranking its costliest rows."""
 
     def work(batch: Batch) -> tuple[int, list[tuple[Candidates, pa.RecordBatch]]]:
         scored = scorer.score(batch)
@@ -151,7 +145,7 @@ def _costliest(
         return len(batch), [(each, sheet.rows(scored, each.rows)) for each in found]
 
     first = 0
-    with closing(in_order(source, work, threads, progress)) as results:
+    with closing(every(work)) as results:
         for n, found in results:
             for ranking, (candidates, rows) in zip(rankings, found, strict=True):
                 ranking.add(candidates, rows, first)

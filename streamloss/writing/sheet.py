@@ -77,9 +77,8 @@ class Sheet:
         """All or some of the rows of a batch, without what leads."""
         batch = scored.batch
         code = batch.code[chosen]
-        unused: NDArray[np.bool_] | None = code != USED
-        if unused is not None and not unused.any():
-            unused = None
+        others = code != USED
+        unused = others if others.any() else None
         columns: dict[str, Any] = {key: self._scaled(key, values[chosen], unused) for key, values in scored.values.items()}
         if batch.kept is not None:
             kept = batch.kept if isinstance(chosen, slice) else _picked(batch.kept, chosen)
