@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
+from streamloss.files import write_atomically
 from streamloss.options import DISPLAY, PREDICTIONS, ROLES, TARGETS, Options
 from streamloss.reading.source import Input, Plan, Reader, convert, open_input
 from streamloss.reporting.comparing import summarize_comparison
-from streamloss.reporting.files import write_atomically
 from streamloss.reporting.gates import judge, parse_all
 from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate

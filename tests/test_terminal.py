@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streamloss import terms
+from streamloss import files, terms
 from streamloss.errors import RULE_KEYS, StreamlossError, UsageError
-from streamloss.reporting import files, jsonfile, schema, tables, terminal, units
+from streamloss.reporting import jsonfile, schema, tables, terminal, units
 
 
 def spread(mean: Any, stderr: Any, title: str, unit: str = "", **more: Any) -> dict[str, Any]:

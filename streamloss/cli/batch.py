@@ -141,7 +141,7 @@ def _job(kind: str, words: Sequence[str], where: str) -> shared.Job:
 
 def _summary(file: str, runs: Sequence[Run], output: str | None) -> shared.Destination | None:
     """Where the summary goes. Raises `UsageError` when files stand in one another's way, of two runs or of all."""
-    from streamloss.reporting.files import check_target
+    from streamloss.files import check_target
 
     inputs = [file, *(path for run in runs for path in run.job.inputs)]
     if inputs.count("-") > 1:

@@ -295,7 +295,7 @@ def check_gates(fail_if: Iterable[str], junit: str | None) -> None:
 
 
 def _write(file: str, data: bytes) -> None:
-    from streamloss.reporting.files import write_atomically
+    from streamloss.files import write_atomically
 
     write_atomically(file, data)
     click.echo(f"streamloss: wrote {file}", err=True)
@@ -307,8 +307,8 @@ class Plots:
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
         if folder is not None:
+            from streamloss.files import check_folder
             from streamloss.reporting import plots
-            from streamloss.reporting.files import check_folder
 
             check_folder(folder)
             self.write = plots.write
@@ -396,6 +396,6 @@ def _conclude(record: dict[str, Any], junit: str | None) -> None:
 
 
 def _check(file: str, inputs: Iterable[str]) -> None:
-    from streamloss.reporting.files import check_target
+    from streamloss.files import check_target
 
     check_target(file, inputs)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from streamloss.errors import UsageError
+from streamloss.files import unwritable, write_atomically
 from streamloss.reporting import contents, dotplots, svg, units, wording
 from streamloss.reporting.contents import Report
 from streamloss.reporting.dotplots import DotPlot, Line
-from streamloss.reporting.files import unwritable, write_atomically
 from streamloss.reporting.svg import LIGHT
 
 try:

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamloss.errors import DataError, Place, UsageError
+from streamloss.files import check_target, replacing, unwritable
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.paths import first_line, is_uri
 from streamloss.reading.roles import BATCH_BYTES, Plan
 from streamloss.reading.source import STDIN, Reader, open_input
-from streamloss.reporting.files import check_target, replacing, unwritable
 from streamloss.running.local import Watcher, thread_count
 from streamloss.running.ordered import in_order, kernel_threads
 from streamloss.running.scoring import Scorer, row_quantities

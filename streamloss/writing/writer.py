@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 
 from streamloss import __version__
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
+from streamloss.files import check_target, replacing, unwritable
 from streamloss.reading.paths import first_line, is_uri
-from streamloss.reporting.files import check_target, replacing, unwritable
 from streamloss.writing.arrays import FLOATS, MOST_VALUES, VALUES, Column, Layout, columns_of
 
 CODECS = ("none", "snappy", "gzip", "brotli", "lz4", "zstd")
