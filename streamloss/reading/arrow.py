@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +39,10 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A run of row groups of one file; `bytes` is what its decoded values take, `Plan.row_bytes` a row."""
+    """A run of row groups of one file, or what is left of it; `bytes` is what its decoded values take, `Plan.row_bytes` a row.
+
+    before: rows of the first row group that stand before `first_row`.
+    """
 
     path: str
     row_groups: tuple[int, ...]
@@ -47,6 +50,12 @@ class Part:
     rows: int
     bytes: int
     stamp: Stamp
+    before: int = 0
+
+    @property
+    def whole(self) -> Part:
+        """All rows of the row groups."""
+        return replace(self, first_row=self.first_row - self.before, rows=self.rows + self.before, before=0)
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,27 @@ from __future__ import annotations
 import os
 import re
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import cached_property
+from itertools import accumulate, chain
 from typing import Any, get_args
 
 import pyarrow as pa
 
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options, Task
-from streamloss.reading import arrow
+from streamloss.reading import arrow, pages
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.extents import Extents
 from streamloss.reading.inspection import facts
 from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
-from streamloss.reading.pages import peek_length, read_part, why_not
+from streamloss.reading.pages import peek_length, why_not
 from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
 from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan, past_nulls
 
@@ -47,6 +50,11 @@ class _Planned:
     path: str
     stamp: Stamp
     rows: list[int]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where every row group begins, and the end."""
+        return [0, *accumulate(self.rows)]
 
 
 @dataclass
@@ -101,15 +109,22 @@ class Input:
                     begin, size = group + 1, 0
         return found
 
-    def parts(self, target_bytes: int = PART_BYTES, *, cuts: list[Cut] | None = None) -> list[Part]:
-        """What is read on its own, cut to about `target_bytes` or at the `cuts` of another input; without what has no rows."""
+    def parts(
+        self, target_bytes: int = PART_BYTES, *, cuts: list[Cut] | None = None, done: Sequence[Extents] | None = None
+    ) -> list[Part]:
+        """What is read on its own, cut to about `target_bytes` or at the `cuts` of another input; without what has no rows.
+
+        done: the rows of every file that need not be read. They begin with row groups, so what is left ends with some.
+        """
         parts = []
         for number, begin, end in self.cuts(target_bytes) if cuts is None else cuts:
             file = self._planned[number]
-            count = sum(file.rows[begin:end])
-            if count:
-                first, size = sum(file.rows[:begin]), count * self.plan.row_bytes
-                parts.append(Part(file.path, tuple(range(begin, end)), first, count, size, file.stamp))
+            starts = file.starts
+            known = Extents() if done is None else done[number]
+            for first, last in known.missing(starts[begin], starts[end]):
+                groups = range(bisect_right(starts, first, begin, end) - 1, bisect_left(starts, last, begin, end))
+                size, before = (last - first) * self.plan.row_bytes, first - starts[groups[0]]
+                parts.append(Part(file.path, tuple(groups), first, last - first, size, file.stamp, before))
         return parts
 
     @property
@@ -129,6 +144,19 @@ class Input:
                 yield keep(convert(piece, self.plan, path=path, first_row=at), piece, self.plan)
                 at += piece.num_rows
         self.files[0]["rows"] = at
+
+
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+    """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
+
+    helpers: threads that may decompress pages ahead.
+    """
+    at = -part.before
+    for batch in pages.read_part(part.whole, plan, helpers):
+        at += len(batch)
+        if at > 0:
+            yield batch.rows(len(batch) - at, len(batch)) if at < len(batch) else batch
+        del batch
 
 
 def open_input(
