@@ -219,7 +219,7 @@ def merge(
     seen: dict[str, str] = {}
     for path, state in loaded:
         check_same(first_path, first, path, state)
-        for mark in marks(state):
+        for mark in state.marks:
             if mark in seen:
                 what = f"both hold {mark}" if seen[mark] != path else f"{mark} stands in it twice"
                 raise DataError(f"states overlap: {seen[mark]} and {path}: {what}; it would count twice")
@@ -238,27 +238,10 @@ def _load(path: str | Path) -> State:
     return State.from_bytes(data, str(path))
 
 
-def marks(state: State) -> list[str]:
-    """What identifies the rows of a state: its files, or its digest when they came from memory or a stream."""
-    files = [entry.get("identity") for entry in state.inputs]
-    if files and all(files):
-        return [str(file) for file in files]
-    return [f"the same rows (digest {state.digest[:12]})"]
-
-
 def check_same(first_path: str, first: State, path: str, state: State) -> None:
     """Raises `DataError` naming the first difference between two states' definitions, options or columns."""
-    pairs = (
-        (dict(vars(first.task)), dict(vars(state.task))),
-        (first.options.definition, state.options.definition),
-        (first.columns, state.columns),
-    )
-    for mine, theirs in pairs:
-        for name in sorted({*mine, *theirs}):
-            if mine.get(name) != theirs.get(name):
-                raise DataError(
-                    f"states differ in {name!r}: {first_path} has {mine.get(name)!r}, {path} has {theirs.get(name)!r}"
-                )
+    for name, mine, theirs in first.differences(state):
+        raise DataError(f"states differ in {name!r}: {first_path} has {mine!r}, {path} has {theirs!r}")
 
 
 WHOLE = 1 << 18  # rows of an update that are looked at before any of them is counted; larger ones are counted aside first

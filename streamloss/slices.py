@@ -14,7 +14,7 @@ A group has a key, the values of the columns that it was made by. `slicing` adds
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -154,6 +154,11 @@ def order(key: Key) -> tuple[tuple[int, Any], ...]:
     return tuple((0, 0) if v is None else (2, v) if isinstance(v, str) else (1, v) for v in key)
 
 
+def kinds(by: tuple[str, ...], keys: Sequence[Key]) -> list[set[type]]:
+    """The types of the values of every column of some keys, null apart."""
+    return [{type(key[i]) for key in keys if key and key[i] is not None} for i in range(len(by))]
+
+
 def pages_width(task: Task, p: Plan) -> int:
     """Pages that a group may have."""
     return COUNTER_PAGES * len(p.spread) + label_pages(task, p)
@@ -177,11 +182,6 @@ class Settled:
     def has_other(self) -> bool:
         """Whether there are rows of no slice of their own; they are the first group's then."""
         return bool(self.keys) and self.keys[0] == ()
-
-    @property
-    def kinds(self) -> list[set[type]]:
-        """The types of the values of every column, null apart."""
-        return [{type(key[i]) for key in self.keys if key and key[i] is not None} for i in range(len(self.by))]
 
     def header(self) -> dict[str, Any]:
         """What it takes to tell what the arrays are, JSON-ready."""

@@ -44,6 +44,7 @@ from streamloss.slices import (
     Key,
     Settled,
     blocks,
+    kinds,
     layout,
     most_groups,
     order,
@@ -196,6 +197,13 @@ class Slices:
         else:
             self.absorb(other)
 
+    def absorb_settled(self, other: Settled) -> None:
+        """The same of a canonical form. Raises `StreamlossError` where a column has values of two kinds."""
+        for name, mine, theirs in zip(self.by, kinds(self.by, self.keys), kinds(other.by, other.keys), strict=True):
+            if len(both := sorted({_KINDS[kind] for kind in mine | theirs})) > 1:
+                raise StreamlossError(f"the slices by {name!r} do not merge: there are {' and '.join(both)} in it")
+        self.absorb(Slices.of(other))
+
     def _absorb(self, other: Slices) -> None:
         if other._last is not None and (self._last is None or other._last < self._last):
             self._last = other._last
@@ -338,11 +346,8 @@ class Slices:
 
 def merged(one: Settled, other: Settled) -> Settled:
     """The groups of the rows of both; neither changes. Raises `StreamlossError` where a column has values of two kinds."""
-    for name, mine, theirs in zip(one.by, one.kinds, other.kinds, strict=True):
-        if len(both := sorted({_KINDS[kind] for kind in mine | theirs})) > 1:
-            raise StreamlossError(f"the slices by {name!r} do not merge: there are {' and '.join(both)} in it")
     whole = Slices.of(one)
-    whole.absorb(Slices.of(other))
+    whole.absorb_settled(other)
     return whole.settled()
 
 
@@ -355,7 +360,7 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     if not all(v is None or type(v) in (bool, int, str) for key in keys for v in key):
         raise ValueError("slices whose keys are no values")
     settled = Settled(task, options, p, by, keys, arrays)
-    if any(len(kinds) > 1 for kinds in settled.kinds):
+    if any(len(found) > 1 for found in kinds(by, keys)):
         raise ValueError("slices whose keys are of several kinds")
     for value in (v for key in keys for v in key if isinstance(v, str)):
         value.encode()  # raises where it is no text that can be written

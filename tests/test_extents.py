@@ -1,4 +1,4 @@
-"""The rows that are done, and what a run that goes on reads of a file: what is missing, whatever was done and however it was cut."""
+"""The rows that are done, and what a run that goes on reads of a file: what is missing, however either was cut."""
 
 from __future__ import annotations
 
