@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 from streamloss import errors
 from streamloss.errors import IGNORED, USED, DataError, UsageError
 from streamloss.options import Options
+from streamloss.reading import arrow
+from streamloss.reading.arrow import survey
 from streamloss.reading.batch import ARRAY_DTYPES, NAMES
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.source import convert, describe, open_input, read_part
@@ -746,6 +749,24 @@ def test_files_that_cannot_be_read(data, message, tmp_path):
     with pytest.raises(DataError, match=message.replace("{}", re.escape(str(tmp_path)))) as raised:
         open_input(data.replace("{}", str(tmp_path)), Options())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("columns", [1, 2000])  # a footer within the bytes that are read at first, and a longer one
+def test_a_file_is_known_by_its_footer_too(columns, tmp_path):
+    def table(start):
+        return pa.table({"label": np.arange(3), **{f"p_{i}": np.full(3, start + i) for i in range(columns)}})
+
+    path, other = write(tmp_path / "x.parquet", table(0)), write(tmp_path / "y.parquet", table(1))
+    raw = Path(path).read_bytes()
+    length = int.from_bytes(raw[-8:-4], "little")
+    assert (length > arrow.TAIL) == (columns > 1)
+    footer = survey(path)
+    assert footer.hash == hashlib.sha256(raw[-8 - length : -8]).hexdigest() != survey(other).hash
+    assert footer.metadata.equals(pq.read_metadata(path)) and footer.schema == pq.read_schema(path)
+    assert [
+        entry["footer"]
+        for entry in open_input(path, Options(label="label", probs="p_*") if columns > 1 else Options(prob="p_0")).files
+    ] == [footer.hash]
 
 
 def test_permission_denied(tmp_path, monkeypatch):

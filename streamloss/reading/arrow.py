@@ -7,6 +7,7 @@ a page per column rather than a row group (9 MB where its dataset scanner held 3
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from streamloss.reading.roles import Plan
 
 PEEK_ROWS = 16
 MAGIC = b"PAR1"
+TAIL = 1 << 16  # bytes of a file's end that are read at once: most footers are in them
 _ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)  # what pyarrow raises over a damaged file
 _OTHERS = {
     b"ARROW1": "an Arrow file; write it as Parquet, or stream it with '-' as an Arrow IPC stream",
@@ -60,14 +62,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Footer:
-    """What one file says about itself."""
+    """What one file says about itself; `hash` is the SHA-256 of the footer's bytes, in hexadecimal digits."""
 
     path: str
     stamp: Stamp
     schema: pa.Schema
     metadata: pq.FileMetaData
+    hash: str
 
-    @property
+    @cached_property
     def group_rows(self) -> list[int]:
         """Rows of every row group."""
         return [self.metadata.row_group(g).num_rows for g in range(self.metadata.num_row_groups)]
@@ -90,11 +93,27 @@ class Footer:
 def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
     at = stamp(path)
-    with opened(path) as file:
-        footer = Footer(path, at, file.schema_arrow, file.metadata)
+    with _handle(path) as handle:
+        try:
+            tail, length = _tail(handle)
+            file = pq.ParquetFile(pa.BufferReader(tail))
+        except _ERRORS as error:
+            raise _not_parquet(path, handle, error) from error
+        raw = memoryview(tail)[len(tail) - 8 - length : len(tail) - 8]
+        footer = Footer(path, at, file.schema_arrow, file.metadata, hashlib.sha256(raw).hexdigest())
     if min(footer.group_rows, default=0) < 0:
         raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
     return footer
+
+
+def _tail(handle: pa.NativeFile) -> tuple[bytes, int]:
+    """The end of a file with its whole footer, as far as there is one, and the footer's length."""
+    size = handle.size()
+    tail = handle.read_at(min(size, TAIL), max(0, size - TAIL))
+    length = int.from_bytes(tail[-8:-4], "little")
+    if len(tail) < length + 8 <= size:
+        tail = handle.read_at(length + 8, size - length - 8)
+    return tail, length
 
 
 def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
@@ -193,11 +212,7 @@ def opened(path: str, coded: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
 
     Raises `DataError` when it is no Parquet file that can be read.
     """
-    try:
-        handle = open_file(path)
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(path, error) from error
-    with handle:
+    with _handle(path) as handle:
         try:
             file = pq.ParquetFile(
                 handle, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True, read_dictionary=list(coded)
@@ -205,6 +220,13 @@ def opened(path: str, coded: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         except _ERRORS as error:
             raise _not_parquet(path, handle, error) from error
         yield file
+
+
+def _handle(path: str) -> pa.NativeFile:
+    try:
+        return open_file(path)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
 
 
 def _not_parquet(path: str, handle: pa.NativeFile, error: BaseException) -> DataError:

@@ -28,10 +28,11 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 @dataclass(frozen=True)
 class Stamp:
-    """What must not change while a file is read."""
+    """What must not change while a file is read; `etag` is what an object store says of the content, None elsewhere."""
 
     size: int
     mtime_ns: int | None
+    etag: str | None = None
 
 
 def is_uri(path: str) -> bool:
@@ -72,11 +73,13 @@ def stamp(path: str) -> Stamp:
         filesystem, inner = _filesystem(path)
         try:
             info = filesystem.get_file_info(inner)
+            if info.type != pafs.FileType.File:
+                raise DataError("no such file", place=Place(path))
+            with filesystem.open_input_file(inner) as handle:
+                etag = (handle.metadata() or {}).get("ETag")
         except (pa.ArrowException, OSError) as error:
             raise unreadable(path, error) from error
-        if info.type != pafs.FileType.File:
-            raise DataError("no such file", place=Place(path))
-        return Stamp(info.size, info.mtime_ns)
+        return Stamp(info.size, info.mtime_ns, None if etag is None else etag.decode())
     try:
         found = Path(path).stat()
     except OSError as error:
@@ -87,7 +90,8 @@ def stamp(path: str) -> Stamp:
 def identity(path: str, stamp: Stamp) -> str:
     """The whole path, size and time of modification: two shards of one name on two machines are two files."""
     whole = path if is_uri(path) else os.path.realpath(path)
-    return f"{whole} ({stamp.size} bytes, modified {stamp.mtime_ns})"
+    etag = "" if stamp.etag is None else f", ETag {stamp.etag}"
+    return f"{whole} ({stamp.size} bytes, modified {stamp.mtime_ns}{etag})"
 
 
 def open_file(path: str) -> pa.NativeFile:

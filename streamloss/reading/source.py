@@ -45,11 +45,12 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 @dataclass(frozen=True)
 class _Planned:
-    """One file and the rows of each of its row groups."""
+    """One file, the rows of each of its row groups, and the hash of its footer."""
 
     path: str
     stamp: Stamp
     rows: list[int]
+    hash: str
 
     @cached_property
     def starts(self) -> list[int]:
@@ -59,7 +60,10 @@ class _Planned:
 
 @dataclass
 class Input:
-    """What will be read, and how. `files` are {"path", "bytes", "rows", "identity"}; a stream knows its rows at its end."""
+    """What will be read, and how.
+
+    `files` are {"path", "bytes", "rows", "identity", "footer"}; a stream knows its rows at its end, and no identity.
+    """
 
     plan: Plan
     files: list[dict[str, Any]]
@@ -221,7 +225,7 @@ def open_input(
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
-    entries = [_entry(file.path, file.stamp, sum(file.rows)) for file in all_planned]
+    entries = [_entry(file.path, file.stamp, sum(file.rows), file.hash) for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
 
 
@@ -237,9 +241,9 @@ def _partitions(files: list[str]) -> dict[str, PathKey]:
     return kinds
 
 
-def _entry(path: str, stamp: Stamp, rows: int) -> dict[str, Any]:
-    """A file of the input; `identity` tells it from every other, and from itself after a change."""
-    return {"path": path, "bytes": stamp.size, "rows": rows, "identity": identity(path, stamp)}
+def _entry(path: str, stamp: Stamp, rows: int, footer: str) -> dict[str, Any]:
+    """A file of the input; `identity` tells it from every other, and from itself after a change, as the footer's hash does."""
+    return {"path": path, "bytes": stamp.size, "rows": rows, "identity": identity(path, stamp), "footer": footer}
 
 
 def describe(data: Any, options: Options) -> dict[str, Any]:
@@ -258,7 +262,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             footers = list(pool.map(survey, files))
         schema = next((f.schema for f in footers if f.metadata.num_rows), footers[0].schema)
-        entries = [_entry(f.path, f.stamp, f.metadata.num_rows) for f in footers]
+        entries = [_entry(f.path, f.stamp, f.metadata.num_rows, f.hash) for f in footers]
     plan: Plan | None = None
     problem: str | None = None
     try:
@@ -316,7 +320,7 @@ def _open_batches(data: Any) -> tuple[dict[str, Any], pa.Schema, Iterator[pa.Rec
 
 
 def _plan_file(footer: Footer) -> _Planned:
-    return _Planned(footer.path, footer.stamp, footer.group_rows)
+    return _Planned(footer.path, footer.stamp, footer.group_rows, footer.hash)
 
 
 def _open_stream(data: Any, options: Options, batch_rows: int | None, keys: tuple[str, ...], kept: Sequence[str]) -> Input:
