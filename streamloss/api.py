@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +20,9 @@ from streamloss.reporting.report import Report
 from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
 from streamloss.reporting.temperature import Temperatures
-from streamloss.running import comparing
+from streamloss.running import comparing, engines
 from streamloss.running.calibrating import look
+from streamloss.running.engines import Engine, Way
 from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
@@ -35,6 +37,12 @@ def evaluate(
     reader: Reader = "auto",
     progress: Watcher | None = None,
     save_state: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float | None = None,
+    cache: str | Path | None = None,
+    engine: Engine = "local",
+    scheduler: str | None = None,
+    executor: Executor | None = None,
     fail_if: str | Sequence[str] = (),
     **options: Any,
 ) -> Report:
@@ -48,18 +56,34 @@ def evaluate(
         it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.
     save_state: a file for the exact state, which `merge` and `streamloss report` read.
+    checkpoint: a file for the state and what is done, written every `checkpoint_every` seconds (5 by default) and when the run
+        is stopped; a run with the same input and options goes on from there, and one with others is refused.
+    cache: a folder for the states of parts; what is there need not be read again, whatever else has come to the input.
+    engine: 'local', threads of this process, or 'dask', workers of the scheduler at `scheduler`, or else of a cluster of
+        `threads` processes on this machine.
+    executor: any `concurrent.futures.Executor`, whose workers measure the parts; processes of it have to be spawned.
     fail_if: rules such as 'upper(cross_entropy) > 0.35' that say what is not good enough; `Report.gates` has their outcomes.
     options: the command line's options with underscores, e.g. logits='z', label='y', unit='bit' (see `Options`).
 
-    Values are in `unit` (nat by default). Raises `DataError` for bad data, `UsageError` for wrong options.
+    Values are in `unit` (nat by default). Raises `DataError` for bad data, `UsageError` for wrong options, and warns
+    (`UserWarning`) of a checkpoint or a cache that cannot be written.
     """
     asked = Options.of(**options)
     gates = parse_all(fail_if)
     count = thread_count(threads)
+    way = Way(
+        threads=count,
+        engine=engine,
+        scheduler=scheduler,
+        executor=executor,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        cache=cache,
+    )
     clock = _Clock()
     source: Input = open_input(paths, asked, batch_rows, reader)
-    state = run(source, asked, count, progress)
-    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count)
+    state, known = engines.run(source, asked, way, progress)
+    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count, known) | {"engine": way.name}
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     return _judged(summarize(state, **ran), gates)
@@ -71,18 +95,19 @@ class _Clock:
     def __init__(self) -> None:
         self._started, self._compiled = time.perf_counter(), jit.compile_seconds()
 
-    def facts(self, rows: int, size: int | None, threads: int) -> dict[str, Any]:
-        """What `run` says in the report."""
+    def facts(self, rows: int, size: int | None, threads: int, known: int = 0) -> dict[str, Any]:
+        """What `run` says in the report, of rows of which some were known and not read."""
         compiling = jit.compile_seconds() - self._compiled
         seconds = time.perf_counter() - self._started - compiling
         return {
             "seconds": seconds,
             "compile_seconds": compiling,
-            "rows_per_second": rows / seconds,
-            "bytes_per_second": None if size is None else size / seconds,
+            "rows_per_second": (rows - known) / seconds,
+            "bytes_per_second": None if size is None else size * (1 - known / rows) / seconds,
             "device": "cpu",
             "threads": threads,
             "engine": "local",
+            **({"known_rows": known} if known else {}),
         }
 
 

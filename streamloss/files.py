@@ -6,6 +6,7 @@ A run may take hours, so `check_target` finds the reasons why a file could not b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -30,30 +31,99 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, *, alone: bool = False, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` at the end; after an exception `path` is as it was before.
 
     A link is followed; a pipe or device is written to and never replaced. Raises OSError.
+
+    alone: nobody else writes there at this time (see `Lock`); what a process that was killed left behind is then written over.
+    durable: the file outlives a power cut. If not, what is there afterwards may be cut off.
     """
     if _is_special(Path(path)):
         with Path(path).open("wb") as file:
             yield file
         return
     target = Path(path).resolve()
-    temporary = target.with_name(f".streamloss-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp" if alone else f".streamloss-{secrets.token_hex(6)}.tmp")
     # os.open rather than tempfile, so that the umask decides who may read the file, as with any other.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if alone else os.O_EXCL), 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if target.exists():
                 os.fchmod(descriptor, target.stat().st_mode & 0o7777)
             yield file
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         temporary.replace(target)
+        if durable:
+            _sync(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Has the new name of a file outlive a power cut, where the system can say so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Lock:
+    """A path that one process at a time may have; it is free again when that process ends, however it ends.
+
+    What is locked is the file `.NAME.lock` beside it, for the path itself is replaced now and then.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Takes it. Raises `StreamlossError` when another process has it, or when there can be no such file."""
+        target = Path(path).resolve()
+        self._file = target.with_name(f".{target.name}.lock")
+        self._descriptor = -1
+        try:
+            while not self._taken():
+                pass
+        except BlockingIOError:
+            raise StreamlossError(f"{path} is in use{_whose(self._file)}: two runs cannot write to one file") from None
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def _taken(self) -> bool:
+        """Whether the file that was locked is still the one of that name: whoever had it before may just have removed it."""
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                same = os.path.samestat(os.fstat(descriptor), self._file.stat())
+            except FileNotFoundError:
+                same = False
+            if same:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
+                self._descriptor, descriptor = descriptor, -1
+            return same
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Gives it back."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _whose(lock: Path) -> str:
+    try:
+        return f" by another run (process {int(lock.read_text())})"
+    except (OSError, ValueError):
+        return " by another run"
 
 
 def unwritable(path: str | Path, error: OSError) -> StreamlossError:

@@ -14,7 +14,8 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from streamloss.digits import (
     Array,
     carry_fixed,
     carry_limbs,
+    limbs_value,
 )
 from streamloss.errors import USED, DataError, StreamlossError
 from streamloss.options import DISPLAY, ROLES, Options, Task
@@ -115,9 +117,24 @@ def absorb(arrays: dict[str, Array], others: dict[str, Array], shapes: dict[str,
             mine += theirs
 
 
+def loss_of(task: Task, p: Plan, arrays: dict[str, Array]) -> tuple[Fraction, Fraction]:
+    """The sum of the cross-entropies of the finite rows, in nats, and of their weights; 0 where there are none."""
+    if "cross_entropy" not in [q.key for q in p.moments]:
+        return Fraction(0), Fraction(0)
+    at = p.index("cross_entropy")
+    total = limbs_value(arrays["moments"][at, 0])
+    if task.weighted:
+        return total, limbs_value(arrays["weight"][0])
+    return total, Fraction(int(arrays["ledger"][USED] - arrays["infinite"][at]))
+
+
 @dataclass
 class State:
-    """What has been added up so far. `columns` and `inputs` say of what; they are recorded and not part of the digest."""
+    """What has been added up so far. `columns` and `inputs` say of what; they are recorded and not part of the digest, and
+    neither is what `made` it: whose row values these are to the last bit.
+
+    An input of which not all rows are in it has "done", runs of rows (see `reading.extents`).
+    """
 
     task: Task
     options: Options
@@ -125,6 +142,7 @@ class State:
     slices: list[Settled] = field(default_factory=list)  # one for each of `slices.kept`
     columns: dict[str, str] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
+    made: str = ""
 
     @classmethod
     def empty(cls, task: Task, options: Options) -> State:
@@ -202,6 +220,7 @@ class State:
             "options": self.options.to_dict(),
             "columns": self.columns,
             "inputs": self.inputs,
+            "made": self.made,
             "slices": [settled.header() for settled in self.slices],
             "digest": self.digest,
         }
@@ -240,6 +259,8 @@ class State:
             raise ValueError("columns that are not text")
         if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
             raise ValueError("inputs without a path")
+        if not isinstance(made := header.get("made", ""), str):
+            raise ValueError("a maker that is no text")
         options = Options.of(**header["options"])
         groups = kept(task, options, plan(task, options))
         if [tuple(each["by"]) for each in header["slices"]] != [by for by, _, _ in groups]:
@@ -249,7 +270,7 @@ class State:
         arrays = _unpacked(packed, shapes)
         found = zip(groups, header["slices"], arrays[1:], strict=True)
         slices = [slicing.read(task, o, p, each, of_it) for (_, p, o), each, of_it in found]
-        state = cls(task, options, arrays[0], slices, dict(columns), list(inputs))
+        state = cls(task, options, arrays[0], slices, dict(columns), list(inputs), made)
         state._check()
         if header["digest"] != state.digest:
             raise ValueError("it does not have the digest that it names")
@@ -295,12 +316,16 @@ class Total:
             mine.absorb_settled(theirs)
         self._inputs += state.inputs
 
+    def loss_so_far(self) -> tuple[Fraction, Fraction]:
+        """As `loss_of`."""
+        return loss_of(self._first.task, plan(self._first.task, self._first.options), self._arrays)
+
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
         normalize(self._arrays, self._shapes)
         arrays = {name: array.copy() for name, array in self._arrays.items()}
         slices = [slices.settled() for slices in self._slices]
-        return State(self._first.task, self._first.options, arrays, slices, self._first.columns, list(self._inputs))
+        return replace(self._first, arrays=arrays, slices=slices, inputs=list(self._inputs))
 
 
 def merge(states: Sequence[State]) -> State:

@@ -33,22 +33,28 @@ class Interrupts:
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
-        """Remembers every interrupt of the block, which raises KeyboardInterrupt as ever; others' handlers are left alone."""
+        """Remembers every interrupt of the block, which raises KeyboardInterrupt as ever; others' handlers are left alone.
+
+        Whoever asks us to end (SIGTERM: a scheduler of jobs, before it takes the machine away) interrupts too.
+        """
         self.seen = False
-        usual = signal.default_int_handler
-        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-            yield
-            return
+        interrupt = signal.default_int_handler
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.seen = True
-            usual(number, frame)
+            interrupt(number, frame)
 
-        signal.signal(signal.SIGINT, handler)
+        usual = {signal.SIGINT: interrupt, signal.SIGTERM: signal.SIG_DFL}
+        ours = [number for number, before in usual.items() if signal.getsignal(number) is before]
+        if threading.current_thread() is not threading.main_thread():
+            ours = []
+        for number in ours:
+            signal.signal(number, handler)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, usual)
+            for number in ours:
+                signal.signal(number, usual[number])
 
 
 interrupts = Interrupts()

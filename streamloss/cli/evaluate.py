@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,9 @@ from streamloss.options import Options
 
 if TYPE_CHECKING:
     from streamloss.reporting.report import Report
+
+
+_WAY = ("checkpoint_every", "engine", "scheduler")  # how it runs, and what changes no number
 
 
 @click.command(cls=config.Command, short_help="Report losses, accuracy and calibration of a model.")
@@ -25,6 +29,24 @@ if TYPE_CHECKING:
 @shared.checks
 @shared.display
 @shared.running
+@shared.options(
+    "Going on",
+    shared.option("--checkpoint", metavar="FILE", help="Keep what is done there; the same command then goes on from it."),
+    shared.option("--checkpoint-every", type=click.FloatRange(min=0), metavar="SECONDS", help="[default: 5]"),
+    shared.option("--cache", metavar="DIR", help="Keep the state of every part there; a new file then costs only itself."),
+)
+@shared.options(
+    "Workers",
+    shared.option(
+        "--engine",
+        type=click.Choice(("local", "dask")),
+        default="local",
+        help="Threads of this process, or Dask's workers.  [default: local]",
+    ),
+    shared.option(
+        "--scheduler", metavar="ADDRESS", help="Workers of this scheduler, tcp://…  [default: as many here as --threads]"
+    ),
+)
 @shared.gates
 @shared.output
 @shared.plots
@@ -42,22 +64,38 @@ def evaluate(**given: Any) -> None:
       streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
       streamloss evaluate data/digits.parquet --by group --by label_name,group
       streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
+      streamloss evaluate data/digits.parquet --checkpoint digits.checkpoint
       streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     prepare(**given).finish()
 
 
 def prepare(
-    paths: tuple[str, ...], progress: bool | None, save_state: str | None, fail_if: tuple[str, ...], **given: Any
+    paths: tuple[str, ...],
+    progress: bool | None,
+    save_state: str | None,
+    checkpoint: str | None,
+    cache: str | None,
+    fail_if: tuple[str, ...],
+    **given: Any,
 ) -> shared.Job:
     """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
-    run, written = (shared.taken(given, names) for names in (shared.RUN, shared.WRITTEN))
+    run, written = (shared.taken(given, names) for names in ((*shared.RUN, *_WAY), shared.WRITTEN))
     asked = Options.of(**given)
+    way = {"checkpoint": checkpoint, "cache": cache, "save_state": save_state}
 
     def make() -> Report:
         from streamloss import api
 
         with shared.watching(progress, asked.unit) as watcher:
-            return api.evaluate(list(paths), progress=watcher, save_state=save_state, fail_if=fail_if, **run, **given)
+            try:
+                return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
+            except KeyboardInterrupt:
+                if checkpoint is not None and Path(checkpoint).exists():
+                    click.echo(
+                        f"streamloss: what was counted is in {checkpoint}: the same command goes on from there", err=True
+                    )
+                raise
 
-    return shared.job(paths, make, fail_if=fail_if, save_state=save_state, **written)
+    files = (("--save-state", save_state), ("--checkpoint", checkpoint))
+    return shared.job(paths, make, fail_if=fail_if, files=files, **written)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -67,10 +68,15 @@ for command in (evaluate, compare, calibrate, batch, score, report, inspect, cal
     cli.add_command(command)
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"streamloss: warning: {' '.join(str(message).splitlines())}", err=True)
+
+
 def main() -> None:
     """The console entry point."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a sign gets a question mark, not a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    warnings.showwarning = _warn
     cli(prog_name="streamloss")

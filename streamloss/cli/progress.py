@@ -72,6 +72,8 @@ def describe(progress: Progress, unit: Unit, width: int = 100) -> str:
 
     done = progress.fraction
     facts = [units.counted(progress.rows, "row") if done is None else f"{100 * done:3.0f} %"]
+    if progress.resumed:
+        facts.append(f"{100 * progress.resumed_fraction:.0f} % resumed")
     if progress.seconds > 0:
         facts.append(units.rate(progress.rows / progress.seconds))
         facts.append(units.throughput(progress.bytes / progress.seconds))

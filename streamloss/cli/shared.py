@@ -361,19 +361,20 @@ def job(
     plots: str | None,
     fail_if: Sequence[str],
     junit: str | None,
-    save_state: str | None = None,
+    files: Sequence[tuple[str, str | None]] = (),
 ) -> Job:
-    """The job of a command; what makes it impossible is found here, before the work begins."""
+    """The job of a command; what makes it impossible is found here, before the work begins.
+
+    files: what else it writes, each after the option that names it.
+    """
     if form is not None and len(output) > 1:
         raise UsageError("--format is one format: without it, each --output is written as it ends")
     destinations = tuple(Destination(form, file, inputs) for file in output or (None,))
-    files = [("--output", destination.file) for destination in destinations] + [
-        ("--save-state", save_state),
-        ("--junit", junit),
-    ]
-    writes = [(flag, file) for flag, file in (*files, (PLOTS, plots)) if file is not None]
+    outputs = [("--output", destination.file) for destination in destinations]
+    whole = [*outputs, *files, ("--junit", junit)]
+    writes = [(flag, file) for flag, file in (*whole, (PLOTS, plots)) if file is not None]
     check_apart(writes)
-    for _, file in files:
+    for _, file in whole:
         if file is not None:
             _check(file, inputs)
     check_gates(fail_if, junit)

@@ -186,6 +186,8 @@ def run_facts(report: Report) -> list[str]:
         found.append(units.rate(run["rows_per_second"]))
     if run.get("bytes_per_second"):
         found.append(units.throughput(run["bytes_per_second"]))
+    if run.get("known_rows"):
+        found.append(f"{units.counted(run['known_rows'], 'row')} known before")
     found += [str(units.printable(run[key])) for key in ("device", "engine") if run.get(key)]
     if run.get("threads"):
         found.append(units.counted(run["threads"], "thread"))

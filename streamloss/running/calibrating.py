@@ -16,7 +16,7 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input
 from streamloss.running.curve import add_all_rows, room_for, take_values
 from streamloss.running.grouping import grouped_by
-from streamloss.running.local import Watcher, add_all, readers
+from streamloss.running.local import Watcher, add_all, looking, readers
 from streamloss.running.rows import columns_of, widened
 from streamloss.slices import CLUSTER, Key, Settled, clustered
 from streamloss.slicing import Slices, most_rows
@@ -31,7 +31,7 @@ def look(
 ) -> dict[tuple[str, ...], Settled]:
     """What all rows, every --by and their clusters add up to at these temperatures, by their columns."""
     whole = _Look(source.task, options, temperatures, threads)
-    add_all(whole, readers(source, threads), source, threads, watch)
+    add_all(whole, readers(source, threads), threads, looking(source, watch))
     whole.settle()
     return {slices.by: slices.settled() for slices in whole.slices}
 

@@ -27,7 +27,7 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.paired import Pair, paired
 from streamloss.reading.source import Input
 from streamloss.running.grouping import grouped_by
-from streamloss.running.local import Begin, Watcher, add_all
+from streamloss.running.local import Begin, Watcher, add_all, looking
 from streamloss.running.rows import add_batch, columns_of, refusal, widened
 from streamloss.slices import CLUSTER, clustered, kept
 from streamloss.slicing import Slices, most_rows
@@ -46,7 +46,7 @@ def compare(
     def begins(_: Executor) -> list[Begin]:
         return list(paired(new, old, key))
 
-    add_all(whole, begins, new, threads, watch)
+    add_all(whole, begins, threads, looking(new, watch))
     found = whole.comparison()
     found.columns = dict(new.roles) | {f"baseline_{role}": name for role, name in old.roles.items()}
     found.inputs = new.files + [entry for entry in old.files if entry not in new.files]

@@ -22,13 +22,17 @@ from typing import Any, Protocol
 from streamloss import jit
 from streamloss.errors import UsageError
 from streamloss.options import Options
-from streamloss.reading.source import Input, read_part
+from streamloss.reading.extents import Extents
+from streamloss.reading.source import Input, Part, Plan, read_part
+from streamloss.running.checkpoint import Checkpoint
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
 from streamloss.state import State
 
 Watcher = Callable[[Progress], None]
+Look = Callable[[int, float, float | None], None]  # told the rows so far, the seconds, and the mean of the losses
 Begin = Callable[[], Iterator[Sized]]  # begins to read a part
+Begins = Callable[[Executor], list[Begin]]
 Place = tuple[int, int]  # the number of a part, and of a batch in it
 _LOOK = 0.1  # seconds between two looks of the watcher
 _NOWHERE: Place = (-1, 0)
@@ -47,6 +51,16 @@ def thread_count(threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be 1 or more, not {threads}")
     return threads or default_threads()
+
+
+class Keeper(Protocol):
+    """What keeps a run's sums now and then, so that they are not lost with it."""
+
+    def due(self) -> bool:
+        """Whether it is time to."""
+
+    def take(self, taken: list[int]) -> Callable[[], None]:
+        """Takes the sums, in which so many rows of every part are, while nobody adds to them; what it returns keeps them."""
 
 
 class Adder(Protocol):
@@ -122,6 +136,7 @@ class _Run:
         self.place: Place = (number, 0)  # of the next batch
         self.busy = False  # whether somebody has the turn
         self.over = False
+        self.taken = 0  # rows that somebody has
         self._begin = begin
         self._batches: Iterator[Sized] | None = None
 
@@ -131,6 +146,7 @@ class _Run:
             self._batches = self._begin()
         batch = next(self._batches, None)
         self.place = (self.place[0], self.place[1] + 1)
+        self.taken += 0 if batch is None else len(batch)
         return batch
 
     def close(self) -> None:
@@ -139,6 +155,45 @@ class _Run:
         if isinstance(self._batches, Generator):
             self._batches.close()
         self._batches = None
+
+
+class _Gate:
+    """Where workers wait between two batches while somebody needs all of their sums."""
+
+    def __init__(self, workers: int) -> None:
+        self._changed = threading.Condition()
+        self._going = workers  # who is not at the gate
+        self.shut = threading.Event()
+
+    def go_through(self) -> None:
+        """Goes on at once, or as soon as it is open."""
+        if not self.shut.is_set():
+            return
+        with self._changed:
+            self._going -= 1
+            self._changed.notify_all()
+            while self.shut.is_set():
+                self._changed.wait()
+            self._going += 1
+
+    def leave(self) -> None:
+        """Ends the work of a worker."""
+        with self._changed:
+            self._going -= 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def nobody_inside(self) -> Iterator[None]:
+        """Waits until nobody has a batch."""
+        with self._changed:
+            self.shut.set()
+            try:
+                while self._going:
+                    self._changed.wait()
+                yield
+            finally:
+                self.shut.clear()
+                self._changed.notify_all()
 
 
 class _Worker:
@@ -153,8 +208,10 @@ class _Worker:
 class _Work:
     """All runs, shared out among workers."""
 
-    def __init__(self, runs: list[_Run], turns: _Turns) -> None:
+    def __init__(self, runs: list[_Run], turns: _Turns, workers: int) -> None:
         self._runs, self._turns = runs, turns
+        self.gate = _Gate(workers)
+        self.torn = False  # whether a batch was added in part, so that the sums are of no more use
         self._lock = threading.Lock()
         self._begun = 0
         self._limit = _END  # where something failed first: what stands behind is of no use any more
@@ -164,21 +221,27 @@ class _Work:
         """Takes batches until there are no more."""
         run: _Run | None = None
         while (run := self._choose(run)) is not None:
+            self.gate.go_through()
             place = run.place
             try:
                 with self._turns.turn(run):
-                    if run.over:
+                    if run.over or self.gate.shut.is_set():
                         continue
                     place = run.place
                     batch = run.next() if place < self._limit else None
                     if batch is None:
                         run.close()
                         continue
+            except BaseException as error:
+                self._fail(place, error)
+                continue
+            try:
                 with worker.lock:
                     worker.accumulator.add(batch)
                 worker.rows += len(batch)
                 del batch
             except BaseException as error:
+                self.torn = True
                 self._fail(place, error)
 
     def _choose(self, run: _Run | None) -> _Run | None:
@@ -202,43 +265,77 @@ class _Work:
             self._limit = _NOWHERE
 
 
-def _progress(source: Input, workers: list[_Worker], seconds: float) -> Progress:
+def looking(source: Input, watch: Watcher | None, resumed: int = 0) -> Look | None:
+    """Tells whoever watches a run over an input how far it is; `resumed` rows were counted before."""
+    if watch is None:
+        return None
+    return lambda rows, seconds, mean: watch(Progress.at(rows, source.rows, source.bytes, seconds, mean, resumed))
+
+
+def _look(look: Look, workers: list[_Worker], seconds: float) -> None:
     loss = weight = Fraction(0)
     for worker in workers:
         with worker.lock:
             its_loss, its_weight = worker.accumulator.loss_so_far()
         loss, weight = loss + its_loss, weight + its_weight
-    mean = float(loss / weight) if weight else None
-    return Progress.at(sum(worker.rows for worker in workers), source.rows, source.bytes, seconds, mean)
+    look(sum(worker.rows for worker in workers), seconds, float(loss / weight) if weight else None)
 
 
-def run(source: Input, options: Options, threads: int, watch: Watcher | None = None) -> State:
-    """The state of all rows of an input. Raises `DataError` for the first bad row or unreadable place of the input."""
+class _Kept:
+    """Keeps the state in a checkpoint, together with what that had at the beginning."""
+
+    def __init__(self, whole: Accumulator, source: Input, parts: list[Part], checkpoint: Checkpoint) -> None:
+        self._whole, self._parts, self._checkpoint = whole, parts, checkpoint
+        self._columns = dict(source.roles)
+        self._numbers = {entry["path"]: number for number, entry in enumerate(source.files)}
+        self.due = checkpoint.due
+
+    def take(self, taken: list[int]) -> Callable[[], None]:
+        """As in `Keeper`."""
+        state = self._whole.state()
+        state.columns = self._columns
+        done = [Extents(done) for done in self._checkpoint.done]
+        for part, rows in zip(self._parts, taken, strict=True):
+            done[self._numbers[part.path]].add(part.first_row, part.first_row + rows)
+        return lambda: self._checkpoint.write(self._checkpoint.together(state), done)
+
+
+def run(
+    source: Input, options: Options, threads: int, watch: Watcher | None = None, checkpoint: Checkpoint | None = None
+) -> State:
+    """The state of all rows of an input, those of the checkpoint among them, which is written now and then.
+
+    Raises `DataError` for the first bad row or unreadable place of the input.
+    """
     whole = Accumulator(source.task, options, threads)
-    add_all(whole, readers(source, threads), source, threads, watch)
+    done = None if checkpoint is None else checkpoint.done
+    parts = [] if source.is_stream else source.parts(done=done)
+    keeper = None if checkpoint is None else _Kept(whole, source, parts, checkpoint)
+    resumed = 0 if checkpoint is None else checkpoint.rows
+    add_all(whole, readers(source, threads, parts), threads, looking(source, watch, resumed), keeper)
     state = whole.state()
     state.columns = dict(source.roles)
     state.inputs = source.files
-    return state
+    return state if checkpoint is None else checkpoint.conclude(state)
 
 
-def readers(source: Input, threads: int) -> Callable[[Executor], list[Begin]]:
-    """How the parts of an input are read, for `add_all`."""
-
-    def begins(helpers: Executor) -> list[Begin]:
-        if source.is_stream:
-            return [source.stream]
-        parts = source.parts()
-        idle = helpers if threads > len(parts) else None  # there are threads that no part is left for
-        return [partial(read_part, part, source.plan, idle) for part in parts]
-
-    return begins
+def readers(source: Input, threads: int, parts: Sequence[Part] | None = None) -> Begins:
+    """How an input is read, for `add_all`; `parts` are what is to be read of it, if not all."""
+    if source.is_stream:
+        return lambda helpers: [source.stream]
+    return reading(source.parts() if parts is None else parts, source.plan, threads)
 
 
-def add_all(
-    whole: Adder, begins: Callable[[Executor], list[Begin]], source: Input, threads: int, watch: Watcher | None = None
-) -> None:
+def reading(parts: Sequence[Part], plan: Plan, threads: int) -> Begins:
+    """How parts are read; where there are threads that no part is left for, they decompress pages."""
+    return lambda helpers: [partial(read_part, part, plan, helpers if threads > len(parts) else None) for part in parts]
+
+
+def add_all(whole: Adder, begins: Begins, threads: int, look: Look | None = None, keeper: Keeper | None = None) -> None:
     """Adds the batches of all parts; `begins` says how each of them is read, handed threads that may be idle.
+
+    look: called about ten times a second.
+    keeper: asked as often, and when the run is stopped.
 
     Raises `DataError` for the first bad row or unreadable place of the input.
     """
@@ -246,24 +343,45 @@ def add_all(
     runs = [_Run(number, begin) for number, begin in enumerate(begins(turns))]
     jit.use_threads(threads)
     workers = [_Worker(share) for share in (whole.shares() if jit.many_may_enter() else [whole])]
-    work = _Work(runs, turns)
+    work = _Work(runs, turns, len(workers))
     started = time.monotonic()
 
     def begin(worker: _Worker) -> None:
-        jit.use_threads(worker.accumulator.threads)
-        work.do(worker)
+        try:
+            jit.use_threads(worker.accumulator.threads)
+            work.do(worker)
+        finally:
+            work.gate.leave()
+
+    def keep(keeper: Keeper) -> Callable[[], None]:
+        work.torn = True  # if we are interrupted
+        for worker in workers:
+            worker.accumulator.settle()
+        write = keeper.take([run.taken for run in runs])
+        work.torn = False
+        return write
 
     pool = ThreadPoolExecutor(len(workers))
     try:
-        going = {pool.submit(begin, worker) for worker in workers}
-        while going:
-            going = wait(going, timeout=_LOOK if watch else None).not_done
-            if going and watch:
-                watch(_progress(source, workers, time.monotonic() - started))
-    finally:
-        work.stop()
-        pool.shutdown()
-    if work.failure:
-        raise work.failure
+        try:
+            going = {pool.submit(begin, worker) for worker in workers}
+            while going:
+                going = wait(going, timeout=_LOOK if look or keeper else None).not_done
+                if going and look:
+                    _look(look, workers, time.monotonic() - started)
+                if going and keeper and keeper.due():
+                    with work.gate.nobody_inside():
+                        write = None if work.torn else keep(keeper)
+                    if write:
+                        write()
+        finally:
+            work.stop()
+            pool.shutdown()
+        if work.failure:
+            raise work.failure
+    except BaseException:
+        if keeper and not work.torn:
+            keep(keeper)()
+        raise
     for worker in workers:
         worker.accumulator.settle()

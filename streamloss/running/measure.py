@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.digits import limbs_value
-from streamloss.errors import IGNORED, USED, DataError
+from streamloss.errors import IGNORED, DataError
 from streamloss.kernels.fold import Sums, drain
 from streamloss.kernels.grouped import add_to_groups, kept_slots, moved, sorted_places
 from streamloss.kernels.marginal import add_probabilities
@@ -26,7 +25,7 @@ from streamloss.running.grouping import grouped_by
 from streamloss.running.rows import add_batch, check_rules, columns_of, widened
 from streamloss.slices import beside, kept, makes_whole
 from streamloss.slicing import Slices, most_rows
-from streamloss.state import State, absorb, empty_arrays, layout, normalize
+from streamloss.state import State, absorb, empty_arrays, layout, loss_of, normalize
 
 _SHORT_ROW = 128  # bytes up to which moving a row costs less than fetching its values from all over a batch
 _CHUNK = 65_536  # rows whose values stay in the caches, and that make what Python does for them cost nothing
@@ -53,6 +52,7 @@ class Accumulator:
         self._room = np.empty(0)
         self._moving: dict[str, NDArray[Any]] = {}
         self._shares: list[Accumulator] = []
+        self._gone: dict[str, NDArray[np.int64]] = {}
 
     def _empty_slices(self) -> list[Slices]:
         return [Slices(self.task, own, by, p) for by, p, own in kept(self.task, self.options, self.plan)]
@@ -91,9 +91,18 @@ class Accumulator:
         if "_sums" in vars(self):
             drain(self._sums)
         for share in self._shares:
+            share._let_go()
             for mine, theirs in zip(self.slices, share.slices, strict=True):
                 mine.take_over(theirs)
             share.slices = share._empty_slices()
+
+    def _let_go(self) -> None:
+        """Remembers, for `loss_so_far`, what is in slices that are taken away."""
+        if self._makes_whole:
+            names = ("moments", "infinite")
+            gone = {name: self._gone.get(name, np.zeros_like(self.arrays[name][0])) for name in names}
+            self.slices[0].add_moments(gone)
+            self._gone = gone
 
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
@@ -243,17 +252,13 @@ class Accumulator:
             mine.absorb(theirs)
 
     def loss_so_far(self) -> tuple[Fraction, Fraction]:
-        """The sum of the cross-entropies of the finite rows, in nats, and of their weights; 0 where there are none."""
-        if "cross_entropy" not in [q.key for q in self.plan.moments]:
-            return Fraction(0), Fraction(0)
-        at = self.plan.index("cross_entropy")
-        arrays = {name: self.arrays[name].sum(axis=0) for name in ("moments", "infinite", "weight")}
+        """As `state.loss_of`."""
+        arrays = {name: self.arrays[name].sum(axis=0) for name in ("ledger", "moments", "infinite", "weight")}
         if self._makes_whole:
             self.slices[0].add_moments(arrays)
-        total = limbs_value(arrays["moments"][at, 0])
-        if self.task.weighted:
-            return total, limbs_value(arrays["weight"][0])
-        return total, Fraction(int(self.arrays["ledger"][:, USED].sum() - arrays["infinite"][at]))
+            for name, array in self._gone.items():
+                arrays[name] += array
+        return loss_of(self.task, self.plan, arrays)
 
     def state(self) -> State:
         """The state of all rows so far; more may be added afterwards."""
