@@ -41,6 +41,7 @@ from streamloss.digits import (
     limbs_value,
 )
 from streamloss.errors import USED, DataError, StreamlossError
+from streamloss.extents import Extents
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
 from streamloss.slices import FINE_BINS, Settled, beside, bins_kept, kept
@@ -133,7 +134,7 @@ class State:
     """What has been added up so far. `columns` and `inputs` say of what; they are recorded and not part of the digest, and
     neither is what `made` it: whose row values these are to the last bit.
 
-    An input of which not all rows are in it has "done", runs of rows (see `reading.extents`).
+    An input of which not all rows are in it has "done", runs of rows (see `rows_done`).
     """
 
     task: Task
@@ -257,8 +258,8 @@ class State:
         columns, inputs = header["columns"], header["inputs"]
         if not all(isinstance(text, str) for text in (*columns, *columns.values())):
             raise ValueError("columns that are not text")
-        if not all(isinstance(entry, dict) and isinstance(entry["path"], str | None) for entry in inputs):
-            raise ValueError("inputs without a path")
+        for entry in inputs:
+            _check_input(entry)
         if not isinstance(made := header.get("made", ""), str):
             raise ValueError("a maker that is no text")
         options = Options.of(**header["options"])
@@ -334,6 +335,27 @@ def merge(states: Sequence[State]) -> State:
     for state in states[1:]:
         total.add(state)
     return total.state()
+
+
+def rows_done(entry: dict[str, Any]) -> Extents:
+    """Which rows of an input are in a state: all, unless it says which. Raises `ValueError` and its like for what cannot be."""
+    rows = entry["rows"]
+    done = Extents(entry.get("done", [(0, rows)] if rows else []))
+    if "done" in entry and max((end for _, end in done), default=0) > rows:
+        raise ValueError("more rows done of an input than it has")
+    return done
+
+
+def _check_input(entry: Any) -> None:
+    """Raises `ValueError` for what is no input."""
+    if not isinstance(entry, dict) or not isinstance(entry["path"], str | None):
+        raise ValueError("inputs without a path")
+    if not all(type(entry.get(name)) in (int, type(None)) for name in ("rows", "bytes")):
+        raise ValueError("inputs without a size")
+    if not all(type(entry.get(name)) in (str, type(None)) for name in ("identity", "footer")):
+        raise ValueError("inputs without an identity")
+    if "done" in entry:
+        rows_done(entry)
 
 
 def _unpacked(packed: bytes, shapes: list[dict[str, tuple[int, ...]]]) -> list[dict[str, Array]]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamloss.extents import Extents
 from streamloss.options import Options
-from streamloss.reading.extents import Extents
 from streamloss.reading.source import open_input, read_part
 
 RUNS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda run: (run[0], run[0] + run[1])), max_size=12)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -44,7 +45,7 @@ class Interrupts:
             self.seen = True
             interrupt(number, frame)
 
-        usual = {signal.SIGINT: interrupt, signal.SIGTERM: signal.SIG_DFL}
+        usual: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: signal.SIG_DFL}
         ours = [number for number, before in usual.items() if signal.getsignal(number) is before]
         if threading.current_thread() is not threading.main_thread():
             ours = []

@@ -44,7 +44,7 @@ _WAY = ("checkpoint_every", "engine", "scheduler")  # how it runs, and what chan
         help="Threads of this process, or Dask's workers.  [default: local]",
     ),
     shared.option(
-        "--scheduler", metavar="ADDRESS", help="Workers of this scheduler, tcp://…  [default: as many here as --threads]"
+        "--scheduler", metavar="ADDRESS", help="Workers of this scheduler, tcp://…  [default: --threads of them, here]"
     ),
 )
 @shared.gates
@@ -82,7 +82,7 @@ def prepare(
     """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     run, written = (shared.taken(given, names) for names in ((*shared.RUN, *_WAY), shared.WRITTEN))
     asked = Options.of(**given)
-    way = {"checkpoint": checkpoint, "cache": cache, "save_state": save_state}
+    way: dict[str, Any] = {"checkpoint": checkpoint, "cache": cache, "save_state": save_state}
 
     def make() -> Report:
         from streamloss import api
@@ -92,9 +92,7 @@ def prepare(
                 return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
             except KeyboardInterrupt:
                 if checkpoint is not None and Path(checkpoint).exists():
-                    click.echo(
-                        f"streamloss: what was counted is in {checkpoint}: the same command goes on from there", err=True
-                    )
+                    click.echo(f"streamloss: what was counted is in {checkpoint}; the same command goes on from it", err=True)
                 raise
 
     files = (("--save-state", save_state), ("--checkpoint", checkpoint))

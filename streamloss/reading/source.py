@@ -21,12 +21,12 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
+from streamloss.extents import Extents
 from streamloss.options import Options, Task
 from streamloss.reading import arrow, pages
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
-from streamloss.reading.extents import Extents
 from streamloss.reading.inspection import facts
 from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays

@@ -28,7 +28,7 @@ from streamloss.reporting.names import OTHER
 from streamloss.reporting.report import Metric, Report, SliceReport, plain
 from streamloss.reporting.temperature import Temperatures
 from streamloss.slices import CLUSTER, Settled, Value
-from streamloss.state import State
+from streamloss.state import State, rows_done
 
 
 def summarize(
@@ -61,7 +61,7 @@ def summarize(
         "per_class": per_class(state, measures),
         "histograms": histograms(measures.figures, measures.scale),
         "slicing": [slicing_of(settled, found, shown) for settled, found in zip(sliced, slices, strict=True)],
-        "inputs": [{name: entry.get(name) for name in ("path", "bytes", "rows")} for entry in state.inputs],
+        "inputs": [_input(entry) for entry in state.inputs],
         "options": {**shown.to_dict(), **state.columns},
     }
     if temperatures is not None:
@@ -69,6 +69,12 @@ def summarize(
         metrics |= more
     listed = [each for found in slices for each in found if each.rows["used"] >= shown.min_slice_rows]
     return Report(metrics, state.digest, rows, state, command, dict(run), body, listed)
+
+
+def _input(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of an input; "done" are the rows of it that a checkpoint has, where these are not all."""
+    shape = {name: entry.get(name) for name in ("path", "bytes", "rows")}
+    return shape | {"done": rows_done(entry).rows} if "done" in entry else shape
 
 
 def ledger_of(ledger: list[int]) -> dict[str, int]:

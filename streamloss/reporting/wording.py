@@ -146,7 +146,8 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
     for i, entry in enumerate(inputs[:MOST_INPUTS]):
         found: list[str] = [units.printable(entry["path"])]
         if entry.get("rows") is not None:
-            found.append(units.counted(entry["rows"], "row"))
+            part = f"{units.count(entry['done'])} of " if "done" in entry else ""
+            found.append(part + units.counted(entry["rows"], "row"))
         if entry.get("bytes") is not None:
             found.append(units.size(entry["bytes"]))
         lines.append(("" if i else "input" if len(inputs) == 1 else "inputs", found))
@@ -154,6 +155,9 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
         rest = inputs[MOST_INPUTS:]
         total = sum(entry.get("bytes") or 0 for entry in rest)
         lines.append(("", [f"and {units.counted(len(rest), 'more file', 'more files')}", units.size(total)]))
+    if any("done" in entry for entry in inputs):
+        done, rows = (sum(entry.get(name, entry["rows"]) for entry in inputs) for name in ("done", "rows"))
+        lines.append(("unfinished", [f"a checkpoint: {units.count(done)} of {units.counted(rows, 'row')} are in this report"]))
     if given := options(report):
         lines.append(("options", [units.printable(f"{name}={value}") for name, value in given]))
     if found := run_facts(report):

@@ -1,6 +1,6 @@
 """A checkpoint: the state of a run and which rows are in it, written while it runs; the same command goes on from there.
 
-It is a state file in which an input that is not done yet says which of its rows are in it ("done", see `reading.extents`), so
+It is a state file in which an input that is not done yet says which of its rows are in it ("done", see `extents`), so
 `streamloss report` reads it too. It is replaced as a whole: after a power cut, or whatever ends a process at once, there is
 either the old one or the new one, and rows that are in neither are read again. Nothing is counted twice for that rows and
 sums stand in one file.
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from streamloss import __version__, jit
 from streamloss.errors import DataError, UsageError
+from streamloss.extents import Extents
 from streamloss.files import Lock, replacing, unwritable
 from streamloss.options import Options
-from streamloss.reading.extents import Extents
 from streamloss.reading.source import Input
-from streamloss.state import State, merge
+from streamloss.state import State, merge, rows_done
 
 
 class NotKept(UserWarning):
@@ -106,7 +106,8 @@ class Checkpoint:
         asked = State.empty(self._source.task, self._options)
         asked.columns = dict(self._source.roles)
         for name, then, now in state.differences(asked):
-            raise self._refused(f"{name!r} was {then!r} and is {now!r}")
+            was, is_now = ("its default" if value is None else repr(value) for value in (then, now))
+            raise self._refused(f"{name} was {was} and is {is_now}")
         if state.made != maker():
             raise self._refused("it was written by another version of streamloss, whose last bits may differ")
         self._compare(state)
@@ -125,14 +126,7 @@ class Checkpoint:
             for name in ("identity", "footer", "rows"):
                 if then[path].get(name) != now[path].get(name):
                     raise self._refused(f"{path} has changed: it was {then[path].get(name)} and is {now[path].get(name)}")
-        try:
-            for number, (path, entry) in enumerate(now.items()):
-                rows = entry["rows"]
-                self.done[number] = done = Extents(then[path].get("done", [(0, rows)] if rows else []))
-                if max((end for _, end in done), default=0) > rows:
-                    raise ValueError(f"rows of {path} beyond its end")
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{self.path}: the checkpoint cannot be read: {error}") from error
+        self.done = [rows_done(then[path]) for path in now]
 
     def _refused(self, why: str) -> DataError:
         return DataError(f"{self.path} is of another run: {why}; give another file to begin anew, or remove this one")

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 from streamloss import jit
 from streamloss.errors import UsageError
+from streamloss.extents import Extents
 from streamloss.options import Options
-from streamloss.reading.extents import Extents
 from streamloss.reading.source import Input, Part, Plan, read_part
 from streamloss.running.checkpoint import Checkpoint
 from streamloss.running.measure import Accumulator

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from streamloss import jit
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
+from streamloss.extents import Extents
 from streamloss.options import Options
-from streamloss.reading.extents import Extents
 from streamloss.reading.paths import first_line
 from streamloss.reading.source import Input, Part, Plan
 from streamloss.running.cache import Cache
@@ -31,6 +31,8 @@ from streamloss.state import State, Total
 
 WORK_BYTES = 512 << 20  # decoded values that are about a second of work, of short rows and of long ones
 FILE_BYTES = 1 << 20  # to open a file takes as long as so many of them
+_BUNDLES = 4  # for every worker at least, so that none waits long for the last one
+_LEAST_BYTES = 1 << 22
 TRIES = 3
 _LOOK = 0.1
 _SLOTS_LOOK = 1.0  # seconds between two looks at how many workers there are
@@ -64,14 +66,14 @@ def measure(parts: Parts, plan: Plan, options: Options, threads: int = 1, apart:
     return Measured(states, maker())
 
 
-def bundled(parts: Iterable[Part]) -> Iterator[Parts]:
-    """Parts in order, as many together as are about a second of work."""
+def bundled(parts: Iterable[Part], most: int) -> Iterator[Parts]:
+    """Parts in order, as many together as are `most` bytes of work."""
     bundle: list[Part] = []
     work = 0
     for part in parts:
         bundle.append(part)
         work += part.bytes + FILE_BYTES
-        if work >= WORK_BYTES:
+        if work >= most:
             yield tuple(bundle)
             bundle, work = [], 0
     if bundle:
@@ -130,7 +132,11 @@ class _Run:
             self.total.add(self._checkpoint.resumed)
             self.known = self._checkpoint.rows
         unknown = []
-        for part in self._source.parts(WORK_BYTES, done=self._done):
+        files = self._source.files
+        work = self._source.plan.row_bytes * sum(entry["rows"] for entry in files) + FILE_BYTES * len(files)
+        most = min(max(work // (_BUNDLES * max(self._workers.slots(), 1)), _LEAST_BYTES), WORK_BYTES)
+        # In a cache a part has the same name whoever the workers are and however much else there is.
+        for part in self._source.parts(most if self._cache is None else WORK_BYTES, done=self._done):
             state = None if self._cache is None else self._cache.get(part)
             if state is None:
                 unknown.append(part)
@@ -138,7 +144,7 @@ class _Run:
                 self._add((part,), state)
                 self.known += part.rows
         place = 0
-        for parts in bundled(unknown):
+        for parts in bundled(unknown, most):
             self._todo.append(_Task(place, parts, 0))
             place += len(parts)
 
