@@ -10,4 +10,4 @@ from streamloss.reading.source import Input
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row group is a part of its own."""
-    monkeypatch.setattr(Input, "parts", lambda self, parts=Input.parts: parts(self, 1))
+    monkeypatch.setattr(Input, "parts", lambda self, _=0, parts=Input.parts, **given: parts(self, 1, **given))

@@ -51,7 +51,7 @@ def patched(monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
 
 def in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Has every row group stand for a part of its own."""
-    monkeypatch.setattr(local.Input, "parts", lambda self, parts=local.Input.parts: parts(self, rows))
+    monkeypatch.setattr(local.Input, "parts", lambda self, parts=local.Input.parts, **given: parts(self, rows, **given))
 
 
 def test_threads_add_up_batches_of_one_part(tmp_path: Path, p: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
