@@ -1,15 +1,22 @@
 """The only place that chooses Numba options, and where the compiled cache lives.
 
 Numba's own cache looks at one file at a time and misses edits in the others, so ours stands in a folder named by a hash of
-every source that a kernel is made of; Numba adds the CPU. No fast-math anywhere: the rounding of every operation is ours.
+every source that a kernel is made of. Numba's is also an index beside its data, which two processes that save at once can
+make point at other code; ours is a file for every signature and CPU, with a checksum. What is missing, damaged or cannot be
+written is compiled anew, by one process while the others wait for it. No fast-math anywhere: the rounding of every operation
+is ours.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,7 +25,12 @@ from typing import Any, TypeVar, cast
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numba
-from numba.core import codegen, config, event
+from numba.core import caching, codegen, compiler, config, event, serialize
+
+try:
+    import fcntl
+except ImportError:  # no system of ours: nobody waits there
+    fcntl = None  # type: ignore[assignment]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,30 +65,171 @@ _SOURCES = (
 )  # fmt: skip
 
 
-def _default_root() -> Path:
-    """Where compiled code may be kept: STREAMLOSS_CACHE_DIR, else the user's cache folder, else a temporary one."""
+# Numba's own switches that make other code of the same sources.
+_SWITCHES = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
+
+
+def _is_ours(root: Path, others: int) -> bool:
+    """Whether a folder can be made or is there, is ours and can be written, and not by those of the mode bits `others`: what
+    lies in it is run.
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = root.lstat()
+    except OSError:
+        return False
+    return found.st_uid == os.getuid() and not found.st_mode & others and os.access(root, os.W_OK | os.X_OK)
+
+
+def _root() -> Path | None:
+    """Where compiled code may be kept: STREAMLOSS_CACHE_DIR, else the user's cache folder, else a temporary one that nobody
+    else could have made; None when there is none.
+    """
     given = os.environ.get("STREAMLOSS_CACHE_DIR") or config.CACHE_DIR
     if given:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        root = (Path(base) if base else Path.home() / ".cache") / "streamloss"
-        root.mkdir(parents=True, exist_ok=True)
-        if os.access(root, os.W_OK):
-            return root
-    except (OSError, RuntimeError):
+        home = ((Path(base) if base else Path.home() / ".cache") / "streamloss").resolve()
+        if _is_ours(home, 0o002):
+            return home
+    except (OSError, RuntimeError):  # RuntimeError: nobody's home, or links in a circle
         pass
-    return Path(tempfile.gettempdir()) / f"streamloss-{os.getuid()}"
+    temporary = Path(tempfile.gettempdir()) / f"streamloss-{os.getuid()}"
+    return temporary if _is_ours(temporary, 0o022) else None
 
 
 @cache
-def cache_dir() -> str:
-    """The folder of the compiled kernels of exactly these sources and this Numba."""
+def cache_dir() -> str | None:
+    """The folder of the compiled kernels of exactly these sources and this Numba; None when they cannot be kept."""
+    root = _root()
+    if root is None:
+        return None
     digest = hashlib.sha256(numba.__version__.encode())
+    digest.update(repr([str(getattr(config, name)) for name in _SWITCHES]).encode())
     for pattern in _SOURCES:
         for path in sorted(_PACKAGE.glob(pattern)):
             digest.update(path.read_bytes())
-    return str(_default_root() / digest.hexdigest()[:16])
+    return str(root / digest.hexdigest()[:16])
+
+
+_PATIENCE = 120.0  # seconds to wait for a kernel that another process compiles; that one may have been stopped
+_not_kept: list[str] = []
+
+
+def not_kept() -> str | None:
+    """Why a kernel compiled by this process could not be kept for the next one; None when all were."""
+    return _not_kept[0] if _not_kept else None
+
+
+def _claim(path: Path) -> ExitStack:
+    """The right to compile what belongs into a file, waited for while another process has it; its end gives the right back,
+    as the end of the process does. Nothing where there are no locks: then everybody compiles.
+    """
+    with ExitStack() as claim, ExitStack() as waiting:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = claim.enter_context(path.with_suffix(".lock").open("ab"))
+        except OSError:
+            return ExitStack()
+        until = None
+        while fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if until is None:
+                    waiting.enter_context(event.trigger_event("streamloss:wait"))
+                    until = time.monotonic() + _PATIENCE
+                elif time.monotonic() > until:
+                    break
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+            else:
+                claim.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # a child of ours may hold a copy of the file
+                return claim.pop_all()
+    return ExitStack()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put the content with its checksum into a file, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    try:
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+class _Kept(caching.NullCache):
+    """The compiled code of a kernel on disk: a file for every signature and CPU, SHA-256 and pickle.
+
+    Numba asks it, with its compiler lock held, before it compiles and after it has.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._claimed = ExitStack()
+
+    @property
+    def cache_path(self) -> str | None:
+        return cache_dir()
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The code for a signature; None when it has to be compiled, by us."""
+        target_context.refresh()
+        key, path = self._place(sig, target_context.codegen())
+        found = self._read(path, key, target_context)
+        if found is None and path is not None:
+            self.release()
+            self._claimed = _claim(path)
+            found = self._read(path, key, target_context)  # whoever we waited for has kept it
+            if found is not None:
+                self.release()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled, if that can be."""
+        key, path = self._place(sig, data.codegen)
+        try:
+            if path is None:
+                _not_kept.append("no folder is ours alone")
+            elif data.library.has_dynamic_globals:
+                _not_kept.append(f"{self._function.__qualname__} holds addresses")
+            else:
+                _write(path, serialize.dumps((key, data._reduce())))
+        except OSError as error:
+            _not_kept.append(f"{cache_dir()}: {error.strerror or error}")
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let other processes compile what this one has not."""
+        self._claimed.close()
+
+    def _place(self, sig: Any, target: Any) -> tuple[tuple[Any, ...], Path | None]:
+        """What the code is for, and its file."""
+        function = self._function
+        python = (sys.implementation.cache_tag, function.__module__, function.__qualname__, function.__code__.co_code)
+        key = (*python, sig, target.magic_tuple())
+        folder = cache_dir()
+        name = f"{function.__qualname__}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
+        return key, Path(folder) / name if folder else None
+
+    def _read(self, path: Path | None, key: tuple[Any, ...], target_context: Any) -> Any:
+        """The code in a file; None when it is not there, not whole, or for something else."""
+        if path is None:
+            return None
+        try:
+            data = memoryview(path.read_bytes())
+            if hashlib.sha256(data[32:]).digest() != data[:32]:
+                return None
+            kept, reduced = pickle.loads(data[32:])
+            return compiler.CompileResult._rebuild(target_context, *reduced) if kept == key else None
+        except Exception:  # of another release of something that it is made of: it is compiled anew
+            return None
 
 
 def scalar(function: F) -> F:
@@ -124,16 +277,27 @@ def parser(function: F) -> F:
 
 
 def _kept(function: F, parallel: bool, nogil: bool = True) -> F:
-    before = config.CACHE_DIR
-    config.CACHE_DIR = cache_dir()
-    try:
-        return cast(F, numba.njit(parallel=parallel, nogil=nogil, error_model="numpy", cache=True)(function))
-    finally:
-        config.CACHE_DIR = before
+    made = numba.njit(parallel=parallel, nogil=nogil, error_model="numpy")(function)
+    if not DISABLED:
+        made._cache = _Kept(function)
+    return cast(F, made)
+
+
+class _Failure(event.Listener):
+    """Gives back the right to compile what could not be compiled."""
+
+    def on_start(self, _event: object) -> None:
+        pass
+
+    def on_end(self, ended: Any) -> None:
+        dispatcher = ended.data["dispatcher"]
+        kept = getattr(dispatcher, "_cache", None)
+        if isinstance(kept, _Kept) and tuple(ended.data["args"]) not in dispatcher.overloads:
+            kept.release()
 
 
 class _Once(event.Listener):
-    """Tells `callback` about the first real compilation; loading from the cache is none."""
+    """Tells `callback` about the first real compilation, or wait for one; loading from the cache is none."""
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self.callback: Callable[[], None] | None = callback
@@ -147,18 +311,23 @@ class _Once(event.Listener):
         pass
 
 
+_COMPILING = ("numba:compile", "streamloss:wait")
 _timer = event.TimingListener()
-event.register("numba:compile", _timer)
+for _kind in _COMPILING:
+    event.register(_kind, _timer)
+event.register("numba:compile", _Failure())
 
 
 def compile_seconds() -> float:
-    """How long this process has spent compiling kernels so far."""
+    """How long this process has spent so far compiling kernels, or waiting for another one that did."""
     return float(_timer.duration) if _timer.done else 0.0
 
 
 def on_compile(callback: Callable[[], None]) -> None:
-    """Calls `callback` once, when this process first has to compile a kernel."""
-    event.register("numba:compile", _Once(callback))
+    """Calls `callback` once, when this process first has to compile a kernel or to wait for another one that does."""
+    once = _Once(callback)
+    for kind in _COMPILING:
+        event.register(kind, once)
 
 
 def use_threads(threads: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from streamloss import jit
 
 PACKAGE = Path(__file__).parents[1] / "streamloss"
 
@@ -166,12 +169,12 @@ def test_compiles_once(tmp_path):
 
 
 def test_first_use_by_several_processes_at_once(tmp_path):
-    """They compile side by side and keep one code, whole: the next process loads it."""
+    """They keep one code, whole: the next process loads it (tests/test_kept.py has what can go wrong)."""
     with ThreadPoolExecutor(4) as pool:
         probed = list(pool.map(lambda _: python(PROBE, STREAMLOSS_CACHE_DIR=tmp_path), range(4)))
     assert {found["value"] for found in probed} == {1.0} and {found["calls"] for found in probed} <= {0, 1}
     assert python(PROBE, STREAMLOSS_CACHE_DIR=tmp_path)["calls"] == 0
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".nbi", ".nbc")]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".nbc", ".lock")]
 
 
 def test_an_install_that_cannot_be_written(tmp_path):
@@ -225,6 +228,16 @@ def test_the_folder_follows_the_sources(source, changes, tmp_path):
     with (tmp_path / "streamloss" / source).open("a", encoding="utf-8") as file:
         file.write("\n# edited\n")
     assert (python(FOLDER, tmp_path, STREAMLOSS_CACHE_DIR=tmp_path / "cache") != before) is changes
+
+
+def test_every_module_with_compiled_code_is_a_source():
+    """So is whatever is compiled into a kernel."""
+    sources = {path for pattern in jit._SOURCES for path in PACKAGE.glob(pattern)}
+    taken = re.compile(
+        r"^from streamloss\.jit import|^@jit\.|\bjit\.(scalar|loop|part|allocating|kernel|decoder|parser)\b", re.M
+    )
+    compiled = {path for path in PACKAGE.rglob("*.py") if taken.search(path.read_text(encoding="utf-8"))}
+    assert compiled and compiled <= sources
 
 
 def test_an_edit_takes_effect(tmp_path):

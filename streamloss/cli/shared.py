@@ -235,6 +235,8 @@ def watching(progress: bool | None, unit: Unit) -> Iterator[Watcher | None]:
     jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
     with Meter(progress, unit) as meter:
         yield meter.show if meter.wanted else None
+    if reason := jit.not_kept():
+        click.echo(f"streamloss: compiled kernels could not be kept: {reason}: STREAMLOSS_CACHE_DIR chooses a folder", err=True)
 
 
 class Destination:
