@@ -90,6 +90,11 @@ def limbs_value(limbs: Array) -> Fraction:
     return Fraction(limbs_int(limbs), 1 << BIAS)
 
 
+def keyed(keys: Array) -> NDArray[np.float64]:
+    """The float64s whose order-preserving integers are `keys`, as extremes are kept (see `kernels.moments.value_range`)."""
+    return np.where(keys < 0, keys ^ np.int64(HIGHEST), keys).view(np.float64)
+
+
 def fixed_units(digits: Array) -> list[int]:
     """Exact integers, in units of 2^-FIXED_UNIT, of Fixed numbers (n, FIXED_DIGITS)."""
     units = []

@@ -28,7 +28,7 @@ from streamloss.digits import (
     carry_limbs,
     limbs_int,
 )
-from streamloss.errors import USED, StreamlossError
+from streamloss.errors import StreamlossError
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan, plan
 from streamloss.slices import (
@@ -373,13 +373,6 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     again = Slices.of(settled).settled()
     if again.keys != keys or any(not np.array_equal(array, again.arrays[name]) for name, array in arrays.items()):
         raise ValueError("slices that are not canonical")
-    used = arrays["ledger"][:, USED]
-    counts = [arrays[name] for name in ("ledger", "infinite", "pages", "bins")]
-    counts += [arrays[name][..., 0] for name in ("reliability", "classes")]
-    if any((array < 0).any() for array in counts) or (arrays["infinite"] > used[:, None]).any():
-        raise ValueError("slices with counts that cannot be")
-    if any((arrays[name][..., 0].sum(axis=1) > used).any() for name in ("bins", "reliability", "classes")):
-        raise ValueError("slices with more rows by bin or class than rows")
     return settled
 
 

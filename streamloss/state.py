@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from streamloss import slicing
+from streamloss.coherence import check_groups, check_whole
 from streamloss.conventions import lines
 from streamloss.digits import (
     BUCKETS,
@@ -29,7 +30,6 @@ from streamloss.digits import (
     CONVENTION_COUNTS,
     FIXED_DIGITS,
     HIGHEST,
-    INFINITE,
     LEDGER,
     LIMBS,
     LOWEST,
@@ -278,23 +278,15 @@ class State:
         return state
 
     def _check(self) -> None:
-        """Raises `ValueError` for numbers that no rows can give: negative counts, digits that are not canonical."""
+        """Raises `ValueError` for numbers that no rows can give, and for digits that are not canonical."""
         canonical = {name: array.copy() for name, array in self.arrays.items()}
         normalize(canonical, layout(self.task, self.options))
         for name, array in self.arrays.items():
             if not np.array_equal(array, canonical[name]):
                 raise ValueError(f"{name} that are not canonical")
-        used = int(self.arrays["ledger"][USED])
-        infinite, counts = self.arrays["infinite"], [self.arrays[n] for n in ("ledger", "infinite", "histogram")]
-        if any((array < 0).any() for array in counts) or (infinite > used).any():
-            raise ValueError("counts that cannot be")
-        beside = self.arrays.get("convention_rows")
-        if beside is not None and ((beside < 0).any() or (beside[:, INFINITE:] > used).any()):
-            raise ValueError("counts of conventions that cannot be")
-        for name in ("reliability", "classes"):
-            rows = self.arrays[name][:, 0]
-            if (rows < 0).any() or int(rows.sum()) > used:
-                raise ValueError(f"{name} that cannot be")
+        check_whole(self.task, self.options, plan(self.task, self.options), self.arrays)
+        for settled in self.slices:
+            check_groups(settled, self.arrays["ledger"])
 
 
 class Total:

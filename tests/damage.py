@@ -1,114 +1,53 @@
-"""Small Parquet files of every kind, ways to damage them, how the reading of one ends: for tests and `scripts/fuzz_pages`."""
+"""Every kind of input that someone else may have written: small ones, ways to damage them, how the reading of one ends.
+
+For `scripts/fuzz` and the tests. A kind is a line of KINDS. What is damaged ends as 'read …' or in the line of one of our
+errors; whatever else happens is a finding.
+"""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import damage_ipc
+import damage_parquet
+import damage_states
 
-from streamloss.errors import USED, DataError, UsageError
-from streamloss.options import Options
-from streamloss.reading.source import open_input, read_part
-
-CODECS = ["none", "snappy", "gzip", "brotli", "zstd", "lz4"]
-
-
-def column(layout, flat, n, k, nullable):
-    """A K-class column of one of the layouts: (type, array)."""
-    values = pa.array(flat)
-    child = pa.field("anything", values.type, nullable=nullable)
-    offsets = np.arange(0, n * k + 1, k)
-    if layout == "list":
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=pa.list_(child))
-    if layout == "large_list":
-        return pa.LargeListArray.from_arrays(pa.array(offsets), values, type=pa.large_list(child))
-    if layout == "fixed_size_list":
-        return pa.FixedSizeListArray.from_arrays(values, type=pa.list_(child, k))
-    if layout == "tensor":
-        kind = pa.fixed_shape_tensor(values.type, [k])
-        return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(values, k))
-    kind = pa.binary(k * flat.itemsize)
-    return pa.FixedSizeBinaryArray.from_buffers(kind, n, [None, pa.py_buffer(np.ascontiguousarray(flat))])
+Options = dict[str, Any]
+Seed = tuple[bytes, Options]  # an input as it should be, and how it is read
+Way = Callable[[Path, Options], str]  # reads the damaged input at a path and says how that ended
 
 
-def damaged(rng, data):
-    """The bytes of a file with something wrong: flipped, cut, moved, or numbers made large."""
-    data = bytearray(data)
-    length = int.from_bytes(data[-8:-4], "little")
-    for _ in range(rng.choice([1, 1, 2, 5])):
-        how = rng.random()
-        low, high = rng.choice([(4, len(data) - 8 - length), (len(data) - 8 - length, len(data) - 8), (0, len(data))])
-        at = rng.randrange(low, max(low + 1, high)) % len(data)
-        if how < 0.35:
-            data[at] ^= 1 << rng.randrange(8)
-        elif how < 0.6:
-            data[at] = rng.choice([0, 1, 127, 128, 255, rng.getrandbits(8)])
-        elif how < 0.75:
-            size = rng.randint(1, 9)
-            data[at : at + size] = bytes([255] * (size - 1) + [rng.choice([1, 15, 127])])[: len(data) - at]
-        elif how < 0.85:
-            size = rng.randint(1, 40)
-            data[at : at + size] = rng.randbytes(len(data[at : at + size]))
-        elif how < 0.93:
-            del data[at : at + rng.randint(1, 50)]
-        else:
-            data[at:at] = rng.randbytes(rng.randint(1, 20))
-        if len(data) < 20:
-            break
-    return bytes(data)
+class Kind(NamedTuple):
+    """A kind of input.
+
+    seeds: small inputs of it, made anew in a folder, always the same bytes.
+    damaged: one of them with something wrong, the same for the same random numbers.
+    ways: who reads it, by name.
+    words: the command line that does, and what stands on its standard input.
+    judge: what is wrong with how it ended, by the names of the ways.
+    others: ways whose memory is not ours.
+    """
+
+    seeds: Callable[[Path], list[Seed]]
+    damaged: Callable[[Random, list[Seed]], Seed]
+    ways: dict[str, Way]
+    words: Callable[[Path, Options], tuple[list[str], bytes | None]]
+    judge: Callable[[dict[str, str]], list[str]]
+    others: tuple[str, ...] = ()
 
 
-def seeds(folder):
-    """Small files of every kind, and how they are read."""
-    rng = np.random.default_rng(0)
-    n, k = 60, 6
-    files = []
-    for i, codec in enumerate(CODECS):
-        for version in ("1.0", "2.0"):
-            z = np.round(rng.normal(size=n * k), i % 3).astype(np.float32)
-            y = rng.integers(0, k, n)
-            columns = {"logits": column(("list", "fixed_size_list")[i % 2], z, n, k, True), "label": y, "weight": rng.random(n)}
-            columns["mask"] = rng.random(n) < 0.9
-            written = {"compression": codec, "data_page_version": version, "row_group_size": 25, "data_page_size": 100}
-            path = folder / f"list-{codec}-{version[0]}.parquet"
-            pq.write_table(pa.table(columns), path, write_batch_size=16, write_page_checksum=i == 4, **written)
-            files.append((path, {}))
-            encoded = {"prob": "BYTE_STREAM_SPLIT", "label": "DELTA_BINARY_PACKED"}
-            path = folder / f"flat-{codec}-{version[0]}.parquet"
-            flat = pa.table({"prob": rng.random(n), "label": rng.integers(0, 2, n), "weight": rng.integers(0, 9, n)})
-            pq.write_table(flat, path, use_dictionary=["weight"], column_encoding=encoded, **written)
-            files.append((path, {}))
-    for codec in ("none", "snappy"):  # small pages of what stands as it is wanted, which are read many at a time
-        p = rng.random(n).round(1) if codec == "none" else rng.random(n)
-        path = folder / f"runs-{codec}.parquet"
-        runs = pa.table({"prob": p.astype(np.float32), "label": rng.integers(0, 2, n), "weight": rng.random(n)})
-        pq.write_table(runs, path, compression=codec, row_group_size=45, data_page_size=40, write_batch_size=8)
-        files.append((path, {"batch_rows": 64}))
-    binary = column("fixed_size_binary", rng.normal(size=n * k), n, k, True)
-    schema = pa.schema([pa.field("logits", binary.type, metadata={"dtype": "float64"})])
-    pq.write_table(pa.table([binary], schema=schema), folder / "binary.parquet", row_group_size=40)
-    files.append((folder / "binary.parquet", {}))
-    return files
-
-
-def outcome(path, reader="auto", batch_rows=16, **options):
-    """How the reading of a file ends: 'read' and a hash of what was read, or its error's line."""
-    seen = [hashlib.sha256() for _ in range(4)]  # however the rows are cut into batches
-    try:
-        source = open_input(str(path), Options(on_invalid="skip", **options), batch_rows, reader)
-        rows = 0
-        for part in source.parts():
-            for batch in read_part(part, source.plan):
-                rows += len(batch)
-                used = batch.code == USED
-                for array, hashed in zip((batch.code, batch.prediction, batch.label, batch.weight), seen, strict=True):
-                    if array is not None:
-                        hashed.update((array if array is batch.code else array[used]).tobytes())
-    except (DataError, UsageError) as error:
-        line = str(error)
-        assert "\n" not in line
-        return line
-    assert rows == source.rows
-    return " ".join(["read", *(hashed.hexdigest() for hashed in seen)])
+KINDS: dict[str, Kind] = {
+    "parquet": Kind(
+        damage_parquet.all_seeds,
+        damage_parquet.any_damage,
+        damage_parquet.WAYS,
+        damage_parquet.words,
+        damage_parquet.judge,
+        others=("arrow",),
+    ),
+    "ipc": Kind(damage_ipc.seeds, damage_ipc.damaged, damage_ipc.WAYS, damage_ipc.words, damage_ipc.judge),
+    "state": Kind(damage_states.seeds, damage_states.damaged, damage_states.WAYS, damage_states.words, damage_states.judge),
+}

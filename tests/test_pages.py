@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from damage import CODECS, column, damaged, outcome, seeds
+from damage_parquet import CODECS, column, damaged, outcome, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -731,7 +731,7 @@ def test_footers_are_understood():
 
 
 def test_damaged_files_end_in_a_result_or_an_error(tmp_path):
-    """A few hundred here; `scripts/fuzz_pages` does twenty thousand, in processes whose end would be seen."""
+    """A few hundred here; `scripts/fuzz` does many thousands, in processes whose end would be seen."""
     files = [(path.read_bytes(), options) for path, options in seeds(tmp_path)]
     target = tmp_path / "damaged.parquet"
     ends = set()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from damage import damaged, outcome
+from damage_parquet import damaged, outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -21,13 +21,13 @@ from streamloss.digits import (
     FIXED_BITS,
     FIXED_DIGITS,
     FIXED_UNIT,
-    HIGHEST,
     RELIABILITY_OUTCOME,
     RELIABILITY_SCORE,
     RELIABILITY_WEIGHT,
     RELIABILITY_WIDTH,
     Array,
     fixed_units,
+    keyed,
     limbs_int,
 )
 from streamloss.options import Options, Task
@@ -136,7 +136,7 @@ class Whole:
 
     def extremes(self, at: int) -> list[float]:
         """See `Figures`."""
-        found: list[float] = _of_keys(self._arrays["extremes"][at]).tolist()
+        found: list[float] = keyed(self._arrays["extremes"][at]).tolist()
         return found
 
     def histogram(self, key: str) -> tuple[Array, list[int]]:
@@ -293,14 +293,9 @@ class Slice:
         return None
 
 
-def _of_keys(keys: Array) -> NDArray[np.float64]:
-    """The float64s whose order-preserving integers are `keys` (see `kernels.moments.value_range`)."""
-    return np.where(keys < 0, keys ^ np.int64(HIGHEST), keys).view(np.float64)
-
-
 def _extremes(settled: Settled) -> list[Any]:
     """The extremes of all groups."""
-    found: list[Any] = _of_keys(settled.arrays["extremes"]).tolist()
+    found: list[Any] = keyed(settled.arrays["extremes"]).tolist()
     return found
 
 
