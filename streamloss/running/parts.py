@@ -60,7 +60,7 @@ def measure(parts: Parts, plan: Plan, options: Options, threads: int = 1, apart:
         with nullcontext() if jit.many_may_enter() else _ALONE:
             whole = Accumulator(plan.task, options, threads)
             add_all(whole, reading(group, plan, threads), threads)
-            state = whole.state()
+            state = whole.state(last=True)
         state.columns, state.made = dict(plan.roles), maker()
         states.append(state.to_bytes())
     return Measured(states, maker())
@@ -169,7 +169,7 @@ class _Run:
             if self._checkpoint is not None and not self._torn:
                 self._checkpoint.write(self.total.state(), self._done)
             raise
-        state = self.total.state()
+        state = self.total.state(last=True)
         if self._checkpoint is not None:
             self._checkpoint.write(state, self._done)
         state.inputs = self._source.files
