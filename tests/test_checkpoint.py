@@ -24,6 +24,7 @@ from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.files import Lock
 from streamloss.options import Options
 from streamloss.reading.source import open_input
+from streamloss.reporting import units
 from streamloss.running import checkpoint as checkpoints
 from streamloss.running import local
 from streamloss.running.checkpoint import Checkpoint, NotKept
@@ -199,9 +200,7 @@ def test_a_report_of_a_running_job(folder: Path, tmp_path: Path, slow: None) -> 
     assert report.rows["read"] == done and 0 < done < 1500
     ended = commands.run("report", str(file))
     assert ended.exit_code == 0
-    assert re.search(
-        rf"unfinished +a checkpoint: {done if done < 1000 else f'{done // 1000} {done % 1000:03}'} of {units.counted(1500, 'row')}", ended.stdout
-    )
+    assert re.search(rf"unfinished +a checkpoint: {units.count(done)} of {units.counted(1500, 'row')}", ended.stdout)
     found = json.loads(commands.run("report", str(file), "--format", "json").stdout)["inputs"]
     assert sum(entry.get("done", entry["rows"]) for entry in found) == done
     assert any("done" in entry for entry in found)
