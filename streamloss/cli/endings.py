@@ -14,6 +14,7 @@ from types import FrameType
 import click
 
 from streamloss.errors import StreamlossError
+from streamloss.reading.retries import hurry
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
@@ -35,6 +36,7 @@ class Interrupts:
     def remembered(self) -> Iterator[None]:
         """Remembers every interrupt of the block, which raises KeyboardInterrupt as ever; others' handlers are left alone."""
         self.seen = False
+        hurry.clear()
         usual = signal.default_int_handler
         if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
             yield
@@ -42,6 +44,7 @@ class Interrupts:
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.seen = True
+            hurry.set()
             usual(number, frame)
 
         signal.signal(signal.SIGINT, handler)

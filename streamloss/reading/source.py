@@ -24,11 +24,12 @@ from streamloss.reading import arrow
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.files import expand
 from streamloss.reading.inspection import facts
 from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, read_part, why_not
-from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
+from streamloss.reading.paths import Stamp, first_line, identity, partitions, unreadable
 from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan, past_nulls
 
 __all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
