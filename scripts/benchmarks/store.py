@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             if start > max(0, found.st_size - 1):
                 self._error("416", "InvalidRange")
                 return
-            size = (end - start) // 2 if fault == CUT else end - start
+            size = (end - start) // 2 if fault == CUT and self.command == "GET" else end - start
             self.send_response(206 if "Range" in self.headers else 200)
             self.send_header("Content-Length", str(size))
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{found.st_size}")

@@ -99,11 +99,11 @@ def survey(path: str) -> Footer:
     return footer
 
 
-def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
-    """The part's rows in order, `plan.batch_rows` or fewer at a time."""
-    with unchanged(part, plan) as bytes_, opened(part.path, plan.text_keys, bytes_) as file:
-        at, starts = part.first_row, group_starts(file)
-        for batch in record_batches(file, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
+def read_part(part: Part, plan: Plan, file: File | None = None) -> Iterator[Batch]:
+    """The part's rows in order, `plan.batch_rows` or fewer at a time. file: as `part_file` gave it."""
+    with unchanged(part, plan, file) as bytes_, opened(part.path, plan.text_keys, bytes_) as parquet:
+        at, starts = part.first_row, group_starts(parquet)
+        for batch in record_batches(parquet, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
             converted = convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
             yield keep(converted, batch, plan)
             del converted
@@ -174,12 +174,18 @@ def peek_length(path: str, column: str, file: File | None = None) -> int | None:
     return None
 
 
+def part_file(part: Part, plan: Plan) -> File:
+    """The part's file, which knows what will be needed. Raises `DataError` when it is not the one it was planned with."""
+    file = open_file(part.path, part.stamp)
+    file.expect(partial(_needed, file, part, plan))
+    return file
+
+
 @contextmanager
-def unchanged(part: Part, plan: Plan) -> Iterator[File]:
-    """The part's file, open, which knows what will be needed; `DataError` when it is not, before or after, the planned one."""
-    with open_file(part.path, part.stamp) as file:
+def unchanged(part: Part, plan: Plan, file: File | None) -> Iterator[File]:
+    """The part's file, or the one that is open; `DataError` when it is not, before or after, the one it was planned with."""
+    with part_file(part, plan) if file is None else file as file:
         try:
-            file.expect(partial(_needed, file, part, plan))
             yield file
         except DataError:
             # Whatever went wrong, that the file changed explains it better.

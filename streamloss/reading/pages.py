@@ -64,16 +64,16 @@ class _Found:
     declined: dict[str, Declined]
 
 
-def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None, file: File | None = None) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
 
-    helpers: threads that may decompress pages ahead.
+    helpers: threads that may decompress pages ahead. file: as `arrow.part_file` gave it, when that was called before.
     """
     if plan.reader == "arrow":
-        yield from arrow.read_part(part, plan)
+        yield from arrow.read_part(part, plan, file)
         return
-    with unchanged(part, plan) as file:
-        yield from _batches(file, part, plan, helpers)
+    with unchanged(part, plan, file) as opening:
+        yield from _batches(opening, part, plan, helpers)
 
 
 def why_not(path: str, plan: Plan) -> dict[str, str]:

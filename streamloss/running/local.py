@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from streamloss import jit
 from streamloss.errors import UsageError
 from streamloss.options import Options
-from streamloss.reading.source import Input, read_part
+from streamloss.reading.source import Input, in_time, read_part
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
 from streamloss.state import State
@@ -230,7 +230,7 @@ def readers(source: Input, threads: int) -> Callable[[Executor], list[Begin]]:
             return [source.stream]
         parts = source.parts()
         idle = helpers if threads > len(parts) else None  # there are threads that no part is left for
-        return [partial(read_part, part, source.plan, idle) for part in parts]
+        return list(in_time(read_part, parts, source.plan, idle))
 
     return begins
 
