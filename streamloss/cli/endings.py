@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from streamloss.errors import StreamlossError
+from streamloss.reading.retries import hurry
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
@@ -39,10 +40,12 @@ class Interrupts:
         Whoever asks us to end (SIGTERM: a scheduler of jobs, before it takes the machine away) interrupts too.
         """
         self.seen = False
+        hurry.clear()
         interrupt = signal.default_int_handler
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.seen = True
+            hurry.set()
             interrupt(number, frame)
 
         usual: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: signal.SIG_DFL}

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from streamloss.reading.arrow import Footer
 from streamloss.reading.layouts import storage
-from streamloss.reading.paths import is_uri
+from streamloss.reading.paths import local
 from streamloss.reading.roles import CLASS_ROLES, Plan
 
 SMALL = 256 << 10  # decoded bytes of a row group
@@ -66,7 +66,7 @@ def advice(
 
     None where nothing can be said: what is evaluated is not known, or is no local file.
     """
-    if plan is None or not footers or any(is_uri(footer.path) for footer in footers):
+    if plan is None or not footers or any(local(footer.path) is None for footer in footers):
         return None
     found: list[dict[str, Any]] = []
     slow = bool(left)
