@@ -100,17 +100,23 @@ def _root() -> Path | None:
 
 
 @cache
+def sources() -> str:
+    """A hash of all that kernels are made of, in hexadecimal: rows have the same values to the bit where it is the same."""
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
 def cache_dir() -> str | None:
     """The folder of the compiled kernels of exactly these sources and this Numba; None when they cannot be kept."""
     root = _root()
     if root is None:
         return None
-    digest = hashlib.sha256(numba.__version__.encode())
-    digest.update(repr([str(getattr(config, name)) for name in _SWITCHES]).encode())
-    for pattern in _SOURCES:
-        for path in sorted(_PACKAGE.glob(pattern)):
-            digest.update(path.read_bytes())
-    return str(root / digest.hexdigest()[:16])
+    switches = [str(getattr(config, name)) for name in _SWITCHES]
+    return str(root / hashlib.sha256(f"{numba.__version__} {switches} {sources()}".encode()).hexdigest()[:16])
 
 
 _PATIENCE = 120.0  # seconds to wait for a kernel that another process compiles; that one may have been stopped

@@ -33,7 +33,7 @@ _SHARE = 20  # times as long as it took to write one, at least, until the next
 
 def maker() -> str:
     """Whose row values a state has: other kernels may round otherwise, and their rows do not add up to ours."""
-    return f"{__version__} {Path(jit.cache_dir()).name}"
+    return f"{__version__} {jit.sources()[:16]}"
 
 
 class Checkpoint:
