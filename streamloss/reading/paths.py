@@ -64,7 +64,12 @@ def partitions(path: str) -> dict[str, str | None]:
 def told(path: str | None, name: str, kind: str) -> str | int | None:
     """What a path tells of a column: itself ('file'), or the value of a hive partition, as an integer if it is a 'number'."""
     value = path if kind == "file" else partitions(path or "").get(name)
-    return int(value) if kind == "number" and value is not None else value
+    return value if value is None else int(value) if kind == "number" else shown(value)
+
+
+def shown(path: str) -> str:
+    """A path as text that can be written: bytes of a name that are no UTF-8 become escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def stamp(path: str) -> Stamp:
@@ -99,7 +104,7 @@ def open_file(path: str) -> pa.NativeFile:
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         return filesystem.open_input_file(inner)
-    return pa.OSFile(path, "rb")
+    return pa.OSFile(os.fsencode(path), "rb")  # pyarrow takes only text that is UTF-8
 
 
 def unreadable(path: str | None, error: BaseException, row_group: int | None = None) -> DataError:
@@ -166,7 +171,13 @@ def _folder(folder: str, must: bool = True) -> list[str]:
     def refuse(error: OSError) -> None:
         raise unreadable(error.filename or folder, error) from error
 
+    seen = set()
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        place = os.path.realpath(root)
+        if place in seen:  # by another link: the files would be the same, and links may go round in circles
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if _visible(name))
         files += [os.path.join(root, name) for name in names if _visible(name) and name.endswith(ENDINGS)]  # noqa: PTH118
     if must and not files:
