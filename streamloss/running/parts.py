@@ -11,11 +11,11 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamloss import jit
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
@@ -49,19 +49,22 @@ class Measured(NamedTuple):
     maker: str
 
 
-def measure(parts: Parts, plan: Plan, options: Options, threads: int = 1, apart: bool = False) -> Measured:
-    """What the rows of some parts add up to, all together, or each part `apart`.
+def measure(
+    parts: Parts, plan: Plan, options: Options, threads: int = 1, inputs: Sequence[dict[str, Any]] | None = None
+) -> Measured:
+    """What the rows of some parts add up to, all together, or of each part by itself where there are `inputs` for each.
 
     Raises `DataError` for the first bad row or unreadable place of them.
     """
     jit.use_threads(threads)
     states = []
-    for group in [(part,) for part in parts] if apart else [parts]:
+    for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
         with nullcontext() if jit.many_may_enter() else _ALONE:
             whole = Accumulator(plan.task, options, threads)
             add_all(whole, reading(group, plan, threads), threads)
             state = whole.state()
         state.columns, state.made = dict(plan.roles), maker()
+        state.inputs = [] if inputs is None else [inputs[number]]
         states.append(state.to_bytes())
     return Measured(states, maker())
 
@@ -182,8 +185,9 @@ class _Run:
             while self._todo and len(self._sent) < 2 * self._slots:
                 task = self._todo[0]
                 if task.place < self._limit:
+                    inputs = None if self._cache is None else [self._cache.input(part) for part in task.parts]
                     future = self._workers.executor.submit(
-                        measure, task.parts, self._source.plan, self._options, self._workers.threads, self._cache is not None
+                        measure, task.parts, self._source.plan, self._options, self._workers.threads, inputs
                     )
                     self._sent[future] = task
                 self._todo.popleft()
