@@ -7,10 +7,11 @@ are read recursively for `*.parquet` and `*.pq`; names that start with `_` or `.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -145,10 +146,10 @@ def _local(path: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     files: list[str] = []
-    for match in glob.glob(pattern, recursive=True):  # noqa: PTH207 — paths stay strings, as they were written
+    found = _under_any(pattern) if "**" in pattern else glob.glob(pattern)  # noqa: PTH207 — paths stay as they were written
+    for match in found:
         if Path(match).is_dir():
-            # `**` gives folders besides their files; a folder named by any other pattern is read whole.
-            files += [] if "**" in pattern else _folder(match, must=False)
+            files += _folder(match, must=False)
         elif not Path(match).name.startswith("_") or Path(pattern).name.startswith("_"):
             files.append(match)
     if not files:
@@ -171,10 +172,10 @@ def _folder(folder: str, must: bool = True) -> list[str]:
     def refuse(error: OSError) -> None:
         raise unreadable(error.filename or folder, error) from error
 
-    seen = set()
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    seen: set[str] = set()
+    for root, folders, names in _walk(folder, refuse):
         place = os.path.realpath(root)
-        if place in seen:  # by another link: the files would be the same, and links may go round in circles
+        if place in seen:  # by another link, and so are the files
             folders.clear()
             continue
         seen.add(place)
@@ -183,6 +184,40 @@ def _folder(folder: str, must: bool = True) -> list[str]:
     if must and not files:
         raise DataError(f"no {' or '.join('*' + end for end in ENDINGS)} files in this folder", place=Place(folder))
     return files
+
+
+def _walk(folder: str, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What os.walk gives, following links, but for folders that are above themselves."""
+    above: dict[str, frozenset[str]] = {}
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        place, line = os.path.realpath(root), above.get(os.path.dirname(root), frozenset())  # noqa: PTH120
+        if place in line:
+            folders.clear()
+        else:
+            above[root] = line | {place}
+            yield root, folders, names
+
+
+def _under_any(pattern: str) -> Iterator[str]:
+    """The files that a pattern with `**`, any folders, stands for; `glob` would follow links that go round in circles."""
+    parts = pattern.split("/")
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    above, wanted = parts[:first], [part for part in parts[first:] if part]
+    top = "/".join(above) or ("/" if above else ".")
+    for root, _, names in _walk(top):
+        below = [part for part in os.path.relpath(root, top).split("/") if part != "."]
+        yield from ("/".join([*above, *below, name]) for name in names if _fits([*below, name], wanted))
+
+
+def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern, of which those with a dot are matched by a dot alone."""
+    if not wanted or not names:
+        return not names and all(part == "**" for part in wanted)
+    name, part = names[0], wanted[0]
+    if part == "**":
+        return _fits(names, wanted[1:]) or (not name.startswith(".") and _fits(names[1:], wanted))
+    dotted = name.startswith(".") and not part.startswith(".")
+    return not dotted and fnmatch.fnmatchcase(name, part) and _fits(names[1:], wanted[1:])
 
 
 def _visible(name: str) -> bool:

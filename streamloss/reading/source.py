@@ -379,7 +379,10 @@ def _stdin() -> pa.RecordBatchReader:
     if source.isatty():
         raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
     try:
-        return pa.ipc.open_stream(_Framed(source))
+        reader = pa.ipc.open_stream(_Framed(source))
+        for field in reader.schema:  # of names that are no UTF-8 pyarrow complains when they are asked for
+            str(field)
+        return reader
     except pa.ArrowCancelled as error:
         raise KeyboardInterrupt from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
