@@ -380,8 +380,10 @@ def _stdin() -> pa.RecordBatchReader:
         raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
     try:
         reader = pa.ipc.open_stream(_Framed(source))
-        for field in reader.schema:  # of names that are no UTF-8 pyarrow complains when they are asked for
-            str(field)
+        fields = list(reader.schema)
+        for field in fields:
+            _ = field.name  # raises where it is no UTF-8
+            fields += [field.type.field(i) for i in range(field.type.num_fields)]
         return reader
     except pa.ArrowCancelled as error:
         raise KeyboardInterrupt from error
