@@ -70,7 +70,7 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
         from streamloss.reporting.units import printable
 
         for run in chosen:
-            click.echo(printable(run.command_line))
+            shared.say(f"{printable(run.command_line)}\n")
         return
     started = time.perf_counter()
     found = list(_carried_out(chosen, stop))
@@ -187,9 +187,8 @@ def _carried_out_one(run: Run, which: str) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         from streamloss.reporting.gates import exit_code
-        from streamloss.reporting.units import printable
 
-        click.echo(f"streamloss: {which}: {printable(run.name)}", err=True)
+        shared.note(f"{which}: {run.name}")
         report = run.job.run(run.command_line)
         code = exit_code(report.gates)
     except endings.EXPECTED as error:

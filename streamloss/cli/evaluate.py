@@ -92,7 +92,7 @@ def prepare(
                 return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
             except KeyboardInterrupt:
                 if checkpoint is not None and Path(checkpoint).exists():
-                    click.echo(f"streamloss: what was counted is in {checkpoint}; the same command goes on from it", err=True)
+                    shared.note(f"what was counted is in {checkpoint}; the same command goes on from it")
                 raise
 
     files = (("--save-state", save_state), ("--checkpoint", checkpoint))

@@ -85,7 +85,7 @@ def score(
         )
     if table is None:
         if output != "-":
-            click.echo(f"streamloss: wrote {output}", err=True)
+            shared.note(f"wrote {output}")
         return
 
     from streamloss.reporting.costliest import render

@@ -58,6 +58,9 @@ class Option(click.Option):
 class Command(click.Command):
     """A command whose help lists its options by section, in the order of their declaration."""
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _said(super().get_help_option(ctx))
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         section = "Options"
@@ -75,8 +78,41 @@ class Command(click.Command):
 class Group(click.Group):
     """A group that lists its commands in the order in which they were added."""
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _said(super().get_help_option(ctx))
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def say(data: str | bytes) -> None:
+    """Write to standard output. Raises `StreamlossError` where that takes nothing, and BrokenPipeError when nobody reads it."""
+    try:
+        click.echo(data, nl=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def note(text: str) -> None:
+    """Say something on standard error, on one line whatever names are in it."""
+    from streamloss.reporting.units import printable
+
+    click.echo(f"streamloss: {printable(text)}", err=True)
+
+
+def _said(option: click.Option | None) -> click.Option | None:
+    """The option --help, whose text may find that standard output takes nothing."""
+    if option is not None:
+        option.callback = _show_help
+    return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        say(ctx.get_help() + "\n")
+        ctx.exit()
 
 
 def options(section: str, *given: tuple[tuple[str, ...], dict[str, Any]]) -> Decorator[Any]:
@@ -268,21 +304,18 @@ class Destination:
             draw(record, Console())
             return
         if self.file is None:
-            try:
-                click.echo(data, nl=False)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
-            return
-        _write(self.file, data)
+            say(data)
+        else:
+            _write(self.file, data)
 
 
 def check_apart(files: Iterable[tuple[str, str]]) -> None:
     """Raise `UsageError` when two of the files, each after the option that names it, are the same."""
+    from streamloss.files import resolved
+
     seen: dict[Path, str] = {}
     for flag, file in files:
-        place = Path(file).resolve()
+        place = resolved(file)
         if place in seen:
             raise UsageError(f"{flag} and {seen[place]} are the same file, {file}")
         seen[place] = flag
@@ -300,7 +333,7 @@ def _write(file: str, data: bytes) -> None:
     from streamloss.files import write_atomically
 
     write_atomically(file, data)
-    click.echo(f"streamloss: wrote {file}", err=True)
+    note(f"wrote {file}")
 
 
 class Plots:
@@ -342,7 +375,7 @@ class Job:
         if self.plots.folder is not None:
             written = self.plots.write(drawn, self.plots.folder)
             what = f"wrote {len(written)} files into {self.plots.folder}" if written else "there is nothing to draw"
-            click.echo(f"streamloss: {what}", err=True)
+            note(what)
         _conclude(plain, self.junit)
         return report
 

@@ -81,7 +81,7 @@ class Footer:
     def leaves(self) -> dict[str, list[int]]:
         """The Parquet columns that every column of the schema is stored in.
 
-        Only `describe` goes on to their chunks: pyarrow ends the whole process over some that are damaged.
+        Their chunks are not looked at: pyarrow ends the whole process over some that are damaged.
         """
         found: dict[str, list[int]] = {name: [] for name in self.schema.names}
         for leaf in range(self.metadata.num_columns):

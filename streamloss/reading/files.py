@@ -80,7 +80,7 @@ class LocalFile:
 
     def native(self) -> Any:
         """A handle of its own that pyarrow reads through."""
-        return pa.OSFile(self._here, "rb")
+        return pa.OSFile(os.fsencode(self._here), "rb")  # pyarrow takes only text that is UTF-8
 
     def expect(self, pieces: Callable[[], Sequence[Piece]]) -> None:
         """Nothing: the system reads ahead."""

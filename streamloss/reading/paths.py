@@ -7,9 +7,11 @@ that start with `_` or `.` are skipped there. Other addresses (`s3://`, `gs://`,
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import glob
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -59,7 +61,12 @@ def partitions(path: str) -> dict[str, str | None]:
 def told(path: str | None, name: str, kind: str) -> str | int | None:
     """What a path tells of a column: itself ('file'), or the value of a hive partition, as an integer if it is a 'number'."""
     value = path if kind == "file" else partitions(path or "").get(name)
-    return int(value) if kind == "number" and value is not None else value
+    return value if value is None else int(value) if kind == "number" else shown(value)
+
+
+def shown(path: str) -> str:
+    """A path as text that can be written: bytes of a name that are no UTF-8 become escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def identity(path: str, stamp: Stamp) -> str:
@@ -109,10 +116,10 @@ def local_files(path: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     files: list[str] = []
-    for match in glob.glob(pattern, recursive=True):  # noqa: PTH207 — paths stay strings, as they were written
+    found = _under_any(pattern) if "**" in pattern else glob.glob(pattern)  # noqa: PTH207 — paths stay as they were written
+    for match in found:
         if Path(match).is_dir():
-            # `**` gives folders besides their files; a folder named by any other pattern is read whole.
-            files += [] if "**" in pattern else _folder(match, must=False)
+            files += _folder(match, must=False)
         elif not Path(match).name.startswith("_") or Path(pattern).name.startswith("_"):
             files.append(match)
     if not files:
@@ -135,12 +142,52 @@ def _folder(folder: str, must: bool = True) -> list[str]:
     def refuse(error: OSError) -> None:
         raise unreadable(error.filename or folder, error) from error
 
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    seen: set[str] = set()
+    for root, folders, names in _walk(folder, refuse):
+        place = os.path.realpath(root)
+        if place in seen:  # by another link, and so are the files
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if visible(name))
         files += [os.path.join(root, name) for name in names if visible(name) and name.endswith(ENDINGS)]  # noqa: PTH118
     if must and not files:
         raise DataError(f"no {' or '.join('*' + end for end in ENDINGS)} files in this folder", place=Place(folder))
     return files
+
+
+def _walk(folder: str, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What os.walk gives, following links, but for folders that are above themselves."""
+    above: dict[str, frozenset[str]] = {}
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        place, line = os.path.realpath(root), above.get(os.path.dirname(root), frozenset())  # noqa: PTH120
+        if place in line:
+            folders.clear()
+        else:
+            above[root] = line | {place}
+            yield root, folders, names
+
+
+def _under_any(pattern: str) -> Iterator[str]:
+    """The files that a pattern with `**`, any folders, stands for; `glob` would follow links that go round in circles."""
+    parts = pattern.split("/")
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    above, wanted = parts[:first], [part for part in parts[first:] if part]
+    top = "/".join(above) or ("/" if above else ".")
+    for root, _, names in _walk(top):
+        below = [part for part in os.path.relpath(root, top).split("/") if part != "."]
+        yield from ("/".join([*above, *below, name]) for name in names if _fits([*below, name], wanted))
+
+
+def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern, of which those with a dot are matched by a dot alone."""
+    if not wanted or not names:
+        return not names and all(part == "**" for part in wanted)
+    name, part = names[0], wanted[0]
+    if part == "**":
+        return _fits(names, wanted[1:]) or (not name.startswith(".") and _fits(names[1:], wanted))
+    dotted = name.startswith(".") and not part.startswith(".")
+    return not dotted and fnmatch.fnmatchcase(name, part) and _fits(names[1:], wanted[1:])
 
 
 def visible(name: str) -> bool:

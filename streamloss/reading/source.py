@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
@@ -43,6 +43,8 @@ PART_BYTES = 64 << 20
 Cut = tuple[int, int, int]  # the number of a file, and its row groups from one up to another
 STDIN = "-"
 _FOOTER_THREADS, _REMOTE_FOOTER_THREADS = 8, 24
+_LENGTH = 4  # bytes of the length of a message in a stream
+_MOST_METADATA = 256 << 20  # those of a million columns
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -358,6 +360,26 @@ def _kept(batches: Iterator[pa.RecordBatch], seen: list[pa.RecordBatch]) -> Iter
         yield batch
 
 
+class _Framed:
+    """A stream in which no message has more metadata than any needs: Arrow takes the memory that one asks for, before it looks
+    at what it reads.
+
+    Arrow reads four bytes at a time only where the length of a message's metadata stands.
+    """
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises `ValueError` where they are a length that cannot be."""
+        data = self._stream.read(size)
+        if size == _LENGTH and int.from_bytes(data, "little", signed=True) > _MOST_METADATA:
+            raise ValueError(f"a message of {int.from_bytes(data, 'little') >> 20} MiB of metadata")
+        return data
+
+
 def _stdin() -> pa.RecordBatchReader:
     source = getattr(sys.stdin, "buffer", None)
     if source is None:
@@ -365,7 +387,12 @@ def _stdin() -> pa.RecordBatchReader:
     if source.isatty():
         raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
     try:
-        return pa.ipc.open_stream(source)
+        reader = pa.ipc.open_stream(_Framed(source))
+        fields = list(reader.schema)
+        for field in fields:
+            _ = field.name  # raises where it is no UTF-8
+            fields += [field.type.field(i) for i in range(field.type.num_fields)]
+        return reader
     except pa.ArrowCancelled as error:
         raise KeyboardInterrupt from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
