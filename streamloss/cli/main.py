@@ -18,12 +18,23 @@ from streamloss.cli.batch import batch
 from streamloss.cli.calc import calc
 from streamloss.cli.calibrate import calibrate
 from streamloss.cli.compare import compare
+from streamloss.cli.completion import completion
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
 from streamloss.cli.score import score
 
-PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
+_ENVIRONMENT = (
+    ("STREAMLOSS_CACHE_DIR", "Where compiled kernels are kept; it may be deleted.  [default: streamloss in the cache folder]"),
+    ("XDG_CACHE_HOME", "The cache folder.  [default: ~/.cache]"),
+    ("COLUMNS", "Width of what is shown in a terminal.  [default: as it is]"),
+    ("NO_COLOR", "When set, no colours in a terminal."),
+)
+_MORE = (
+    ("streamloss COMMAND --help", "What a command does, with examples."),
+    ("streamloss inspect FILE", "What a file has, and the command to type."),
+    ("help(streamloss)", "The same from Python; the README has the formulas."),
+)
 
 
 class Group(shared.Group):
@@ -37,8 +48,13 @@ class Group(shared.Group):
                 code, _ = endings.told(error)
             except BrokenPipeError:
                 _forget_output()
-                code = PIPE_CLOSED
+                code = endings.PIPE_CLOSED
         return ctx.exit(code)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        for title, records in (("Exit codes", endings.CODES.items()), ("Environment", _ENVIRONMENT), ("See also", _MORE)):
+            shared.listed(formatter, title, [(str(name), what) for name, what in records])
 
 
 def _forget_output() -> None:
@@ -51,7 +67,7 @@ def _forget_output() -> None:
         return
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="streamloss", message="%(prog)s %(version)s")
 def cli() -> None:
     """Evaluate prediction files: exact cross-entropy, entropy, KL divergence and calibration of any number of rows.
@@ -63,7 +79,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, calibrate, batch, score, report, inspect, calc):
+for command in (evaluate, compare, calibrate, batch, score, report, inspect, calc, completion):
     cli.add_command(command)
 
 
