@@ -27,8 +27,8 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    script = get_completion_class(shell)
-    assert script is not None
-    click.echo(
-        script(click.get_current_context().find_root().command, {}, "streamloss", candidates.VARIABLE).source(), nl=False
-    )
+    root, kind = click.get_current_context().find_root(), get_completion_class(shell)
+    assert kind is not None
+    script = kind(root.command, {}, "streamloss", candidates.VARIABLE).source()
+    # click's script for fish cuts an offer at its first comma, and ours are lists too.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'), nl=False)
