@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from streamloss import __version__
-from streamloss.cli import compare, config, endings, evaluate, shared
+from streamloss.cli import candidates, compare, config, endings, evaluate, shared
 from streamloss.errors import UsageError
 
 SCHEMA = "streamloss.batch/1"
@@ -38,8 +38,8 @@ class Run:
     job: shared.Job
 
 
-@click.command(cls=shared.Command, short_help="Run several evaluations and comparisons from a file.")
-@click.argument("file", metavar="FILE")
+@click.command(cls=shared.Command, gated=True, short_help="Run several evaluations and comparisons from a file.")
+@click.argument("file", metavar="FILE", shell_complete=candidates.files)
 @shared.options(
     "Options",
     shared.option("--only", multiple=True, metavar="NAME", help="Only the run of this name; repeatable."),
@@ -60,7 +60,8 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
     \b
     Examples:
       streamloss batch data/batch.toml
-      streamloss batch data/batch.toml --only mlp --only mlp-or-logistic -o batch.json
+      streamloss batch data/batch.toml --only mlp \\
+          --only mlp-or-logistic -o batch.json
       streamloss batch data/batch.toml --dry-run
     """
     runs = _plan(file)

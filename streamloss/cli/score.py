@@ -58,9 +58,11 @@ def score(
     \b
     Examples:
       streamloss score data/digits.parquet --keep id -o rows.parquet
-      streamloss score data/digits.parquet --metrics cross_entropy,entropy --unit bit -o rows.parquet
+      streamloss score data/digits.parquet --metrics cross_entropy,entropy \\
+          --unit bit -o rows.parquet
       streamloss score data/digits.parquet --worst 5 --keep label_name
-      streamloss score data/digits.parquet --worst 20 --worst-by brier --by group -o worst.parquet
+      streamloss score data/digits.parquet --worst 20 --worst-by brier \\
+          --by group -o worst.parquet
     """
     run = shared.taken(given, shared.RUN)
     asked = Options.of(**given)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import click
 
+from streamloss.cli import candidates, endings
 from streamloss.errors import StreamlossError, UsageError
 from streamloss.options import EXACT, TOOLS, DType, Unit
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console
 
     from streamloss.reporting.report import Report
@@ -54,9 +56,20 @@ class Option(click.Option):
         super().__init__(*args, **kwargs)
         self.section = section
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        found = candidates.values(self, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
+
 
 class Command(click.Command):
-    """A command whose help lists its options by section, in the order of their declaration."""
+    """A command whose help lists its options by section, in the order of their declaration, and its exit codes.
+
+    gated: whether it can end as a gate does; by default a command with --fail-if can.
+    """
+
+    def __init__(self, *args: Any, gated: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gated = any(param.name == "fail_if" for param in self.params) if gated is None else gated
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         return _said(super().get_help_option(ctx))
@@ -71,8 +84,18 @@ class Command(click.Command):
                 section = getattr(param, "section", section)
                 sections.setdefault(section, []).append(record)
         for section, records in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(records)
+            listed(formatter, section, records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        codes = [(str(code), what) for code, what in endings.CODES.items() if self.gated or code not in endings.OF_GATES]
+        listed(formatter, "Exit codes", codes)
+
+
+def listed(formatter: click.HelpFormatter, title: str, records: Sequence[tuple[str, str]]) -> None:
+    """Write a section of names and what they are; a narrow terminal has less room for the names."""
+    with formatter.section(title):
+        formatter.write_dl(records, col_max=30 if formatter.width > 70 else 20)
 
 
 class Group(click.Group):
@@ -136,7 +159,7 @@ def taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: given.pop(name) for name in names}
 
 
-paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=candidates.files)
 
 columns = options(
     "Columns (when not given, those of these very names; '' for none)",
