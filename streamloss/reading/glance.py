@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow.parquet as pq
 
-from streamloss.reading.files import expand, is_uri, partitions
+from streamloss.reading.paths import is_uri, local_files, partitions
 
 
 def columns(paths: Sequence[str]) -> dict[str, str]:
@@ -17,7 +17,7 @@ def columns(paths: Sequence[str]) -> dict[str, str]:
 
     Raises `DataError` when there is no such file, and whatever pyarrow does when it cannot be read.
     """
-    first = next(iter(expand([path for path in paths if not is_uri(path)])), None)
+    first = min((file for path in paths if not is_uri(path) for file in local_files(path)), default=None)
     if first is None:
         return {}
     found = {field.name: str(field.type) for field in pq.read_schema(first)}
