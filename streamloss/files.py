@@ -43,7 +43,7 @@ def replacing(path: str | Path, *, alone: bool = False, durable: bool = True) ->
         with Path(path).open("wb") as file:
             yield file
         return
-    target = Path(path).resolve()
+    target = resolved(path)
     temporary = target.with_name(f".{target.name}.tmp" if alone else f".streamloss-{secrets.token_hex(6)}.tmp")
     # os.open rather than tempfile, so that the umask decides who may read the file, as with any other.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if alone else os.O_EXCL), 0o666)
@@ -81,7 +81,7 @@ class Lock:
 
     def __init__(self, path: str | Path) -> None:
         """Takes it. Raises `StreamlossError` when another process has it, or when there can be no such file."""
-        target = Path(path).resolve()
+        target = resolved(path)
         self._file = target.with_name(f".{target.name}.lock")
         self._descriptor = -1
         try:
@@ -134,7 +134,7 @@ def unwritable(path: str | Path, error: OSError) -> StreamlossError:
 def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     """Raise `UsageError` when `path` cannot be a file to write, or is one of the `inputs`."""
     target = Path(path)
-    folder = target.resolve().parent
+    folder = resolved(path).parent
     if target.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
     if _is_special(target):
@@ -152,11 +152,23 @@ def check_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
 def check_folder(path: str | Path) -> None:
     """Raise `UsageError` when `path` cannot be a folder to write files into; it need not be there."""
     folder = Path(path)
-    there = next((place for place in (folder, *folder.resolve().parents) if place.exists()), folder)
+    there = next((place for place in (folder, *resolved(path).parents) if place.exists()), folder)
     if not there.is_dir():
         raise UsageError(f"cannot write into {path}: {there} is no folder")
     if not os.access(there, os.W_OK):
         raise UsageError(f"cannot write into {path}: no permission to write in {there}")
+
+
+def resolved(path: str | Path) -> Path:
+    """The place that a path leads to. Raises `UsageError` where it can lead nowhere: links in a circle, a name too long."""
+    place = Path(os.path.realpath(path))
+    try:
+        if place.is_symlink():  # what is left of a circle
+            raise UsageError(f"cannot write {path}: too many levels of symbolic links")
+        place.exists()
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    return place
 
 
 def _is_special(path: Path) -> bool:

@@ -257,7 +257,7 @@ class State:
         if type(task.classes) is not int or not 0 <= task.classes <= MAX_CLASSES:
             raise ValueError(f"{task.classes!r} classes")
         columns, inputs = header["columns"], header["inputs"]
-        if not all(isinstance(text, str) for text in (*columns, *columns.values())):
+        if not isinstance(columns, dict) or not all(isinstance(text, str) for text in (*columns, *columns.values())):
             raise ValueError("columns that are not text")
         for entry in inputs:
             _check_input(entry)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from streamloss import __version__
-from streamloss.cli import compare, config, endings, evaluate, shared
+from streamloss.cli import candidates, compare, config, endings, evaluate, shared
 from streamloss.errors import UsageError
 
 SCHEMA = "streamloss.batch/1"
@@ -38,8 +38,8 @@ class Run:
     job: shared.Job
 
 
-@click.command(cls=shared.Command, short_help="Run several evaluations and comparisons from a file.")
-@click.argument("file", metavar="FILE")
+@click.command(cls=shared.Command, gated=True, short_help="Run several evaluations and comparisons from a file.")
+@click.argument("file", metavar="FILE", shell_complete=candidates.files)
 @shared.options(
     "Options",
     shared.option("--only", multiple=True, metavar="NAME", help="Only the run of this name; repeatable."),
@@ -60,7 +60,8 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
     \b
     Examples:
       streamloss batch data/batch.toml
-      streamloss batch data/batch.toml --only mlp --only mlp-or-logistic -o batch.json
+      streamloss batch data/batch.toml --only mlp \\
+          --only mlp-or-logistic -o batch.json
       streamloss batch data/batch.toml --dry-run
     """
     runs = _plan(file)
@@ -70,7 +71,7 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
         from streamloss.reporting.units import printable
 
         for run in chosen:
-            click.echo(printable(run.command_line))
+            shared.say(f"{printable(run.command_line)}\n")
         return
     started = time.perf_counter()
     found = list(_carried_out(chosen, stop))
@@ -187,9 +188,8 @@ def _carried_out_one(run: Run, which: str) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         from streamloss.reporting.gates import exit_code
-        from streamloss.reporting.units import printable
 
-        click.echo(f"streamloss: {which}: {printable(run.name)}", err=True)
+        shared.note(f"{which}: {run.name}")
         report = run.job.run(run.command_line)
         code = exit_code(report.gates)
     except endings.EXPECTED as error:

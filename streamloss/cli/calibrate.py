@@ -38,8 +38,10 @@ def calibrate(paths: tuple[str, ...], progress: bool | None, fail_if: tuple[str,
     \b
     Examples:
       streamloss calibrate data/digits.parquet --logits logits --label label
-      streamloss calibrate data/digits.parquet --logits logits --label label --by group -o temperature.json
-      streamloss evaluate data/digits.parquet --logits logits --label label --temperature temperature.json
+      streamloss calibrate data/digits.parquet --logits logits --label label \\
+          --by group -o temperature.json
+      streamloss evaluate data/digits.parquet --logits logits --label label \\
+          --temperature temperature.json
     """
     run, written = (shared.taken(given, names) for names in (shared.RUN, shared.WRITTEN))
     given["temperature_sweep"] = True

@@ -43,10 +43,14 @@ def compare(**given: Any) -> None:
 
     \b
     Examples:
-      streamloss compare data/digits.parquet --probs mlp_probs --baseline-logits logits --label label
-      streamloss compare data/digits.parquet --baseline data/digits.parquet --key id --probs mlp_probs --baseline-logits logits
-      streamloss compare data/digits.parquet --probs mlp_probs --baseline-logits logits --by group -o digits-compared.html
-      streamloss compare data/digits.parquet --probs mlp_probs --baseline-logits logits --fail-if 'ratio(perplexity) > 1.02'
+      streamloss compare data/digits.parquet --probs mlp_probs \\
+          --baseline-logits logits --label label
+      streamloss compare data/digits.parquet --baseline data/digits.parquet \\
+          --key id --probs mlp_probs --baseline-logits logits
+      streamloss compare data/digits.parquet --probs mlp_probs \\
+          --baseline-logits logits --by group -o digits-compared.html
+      streamloss compare data/digits.parquet --probs mlp_probs \\
+          --baseline-logits logits --fail-if 'ratio(perplexity) > 1.02'
     """
     prepare(**given).finish()
 

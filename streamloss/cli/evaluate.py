@@ -60,12 +60,15 @@ def evaluate(**given: Any) -> None:
     \b
     Examples:
       streamloss evaluate data/digits.parquet --logits logits --label label
-      streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
-      streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+      streamloss evaluate data/cancer.parquet --prob prob --label label \\
+          --weight weight --unit bit
+      streamloss evaluate data/digits.parquet --probs mlp_probs --label label \\
+          --zero clip:1e-7 -o digits.json
       streamloss evaluate data/digits.parquet --by group --by label_name,group
       streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
       streamloss evaluate data/digits.parquet --checkpoint digits.checkpoint
-      streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
+      streamloss evaluate data/digits.parquet \\
+          --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     prepare(**given).finish()
 
@@ -92,7 +95,7 @@ def prepare(
                 return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
             except KeyboardInterrupt:
                 if checkpoint is not None and Path(checkpoint).exists():
-                    click.echo(f"streamloss: what was counted is in {checkpoint}; the same command goes on from it", err=True)
+                    shared.note(f"what was counted is in {checkpoint}; the same command goes on from it")
                 raise
 
     files = (("--save-state", save_state), ("--checkpoint", checkpoint))

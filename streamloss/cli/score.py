@@ -58,9 +58,11 @@ def score(
     \b
     Examples:
       streamloss score data/digits.parquet --keep id -o rows.parquet
-      streamloss score data/digits.parquet --metrics cross_entropy,entropy --unit bit -o rows.parquet
+      streamloss score data/digits.parquet --metrics cross_entropy,entropy \\
+          --unit bit -o rows.parquet
       streamloss score data/digits.parquet --worst 5 --keep label_name
-      streamloss score data/digits.parquet --worst 20 --worst-by brier --by group -o worst.parquet
+      streamloss score data/digits.parquet --worst 20 --worst-by brier \\
+          --by group -o worst.parquet
     """
     run = shared.taken(given, shared.RUN)
     asked = Options.of(**given)
@@ -85,7 +87,7 @@ def score(
         )
     if table is None:
         if output != "-":
-            click.echo(f"streamloss: wrote {output}", err=True)
+            shared.note(f"wrote {output}")
         return
 
     from streamloss.reporting.costliest import render

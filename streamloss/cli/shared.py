@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import click
 
+from streamloss.cli import candidates, endings
 from streamloss.errors import StreamlossError, UsageError
 from streamloss.options import EXACT, TOOLS, DType, Unit
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console
 
     from streamloss.reporting.report import Report
@@ -54,9 +56,23 @@ class Option(click.Option):
         super().__init__(*args, **kwargs)
         self.section = section
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        found = candidates.values(self, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
+
 
 class Command(click.Command):
-    """A command whose help lists its options by section, in the order of their declaration."""
+    """A command whose help lists its options by section, in the order of their declaration, and its exit codes.
+
+    gated: whether it can end as a gate does; by default a command with --fail-if can.
+    """
+
+    def __init__(self, *args: Any, gated: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gated = any(param.name == "fail_if" for param in self.params) if gated is None else gated
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _said(super().get_help_option(ctx))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -68,15 +84,58 @@ class Command(click.Command):
                 section = getattr(param, "section", section)
                 sections.setdefault(section, []).append(record)
         for section, records in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(records)
+            listed(formatter, section, records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        codes = [(str(code), what) for code, what in endings.CODES.items() if self.gated or code not in endings.OF_GATES]
+        listed(formatter, "Exit codes", codes)
+
+
+def listed(formatter: click.HelpFormatter, title: str, records: Sequence[tuple[str, str]]) -> None:
+    """Write a section of names and what they are; a narrow terminal has less room for the names."""
+    with formatter.section(title):
+        formatter.write_dl(records, col_max=30 if formatter.width > 70 else 20)
 
 
 class Group(click.Group):
     """A group that lists its commands in the order in which they were added."""
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        return _said(super().get_help_option(ctx))
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def say(data: str | bytes) -> None:
+    """Write to standard output. Raises `StreamlossError` where that takes nothing, and BrokenPipeError when nobody reads it."""
+    try:
+        click.echo(data, nl=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def note(text: str) -> None:
+    """Say something on standard error, on one line whatever names are in it."""
+    from streamloss.reporting.units import printable
+
+    click.echo(f"streamloss: {printable(text)}", err=True)
+
+
+def _said(option: click.Option | None) -> click.Option | None:
+    """The option --help, whose text may find that standard output takes nothing."""
+    if option is not None:
+        option.callback = _show_help
+    return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        say(ctx.get_help() + "\n")
+        ctx.exit()
 
 
 def options(section: str, *given: tuple[tuple[str, ...], dict[str, Any]]) -> Decorator[Any]:
@@ -100,7 +159,7 @@ def taken(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: given.pop(name) for name in names}
 
 
-paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=candidates.files)
 
 columns = options(
     "Columns (when not given, those of these very names; '' for none)",
@@ -268,21 +327,18 @@ class Destination:
             draw(record, Console())
             return
         if self.file is None:
-            try:
-                click.echo(data, nl=False)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise StreamlossError(f"cannot write to standard output: {error.strerror}") from error
-            return
-        _write(self.file, data)
+            say(data)
+        else:
+            _write(self.file, data)
 
 
 def check_apart(files: Iterable[tuple[str, str]]) -> None:
     """Raise `UsageError` when two of the files, each after the option that names it, are the same."""
+    from streamloss.files import resolved
+
     seen: dict[Path, str] = {}
     for flag, file in files:
-        place = Path(file).resolve()
+        place = resolved(file)
         if place in seen:
             raise UsageError(f"{flag} and {seen[place]} are the same file, {file}")
         seen[place] = flag
@@ -300,7 +356,7 @@ def _write(file: str, data: bytes) -> None:
     from streamloss.files import write_atomically
 
     write_atomically(file, data)
-    click.echo(f"streamloss: wrote {file}", err=True)
+    note(f"wrote {file}")
 
 
 class Plots:
@@ -342,7 +398,7 @@ class Job:
         if self.plots.folder is not None:
             written = self.plots.write(drawn, self.plots.folder)
             what = f"wrote {len(written)} files into {self.plots.folder}" if written else "there is nothing to draw"
-            click.echo(f"streamloss: {what}", err=True)
+            note(what)
         _conclude(plain, self.junit)
         return report
 

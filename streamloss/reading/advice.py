@@ -22,15 +22,25 @@ from typing import Any
 
 import pyarrow as pa
 
+from streamloss.reading import footer as bytewise
 from streamloss.reading.arrow import Footer
+from streamloss.reading.files import open_file
 from streamloss.reading.layouts import storage
-from streamloss.reading.paths import is_uri
+from streamloss.reading.paths import local
 from streamloss.reading.roles import CLASS_ROLES, Plan
 
 SMALL = 256 << 10  # decoded bytes of a row group
 LARGE = 128 << 20
 FEW = 64  # row groups: fewer cost nothing that is noticed
 WORTH = 0.5  # of the bytes that a codec saves
+# Encoding and CompressionCodec of parquet.thrift, as pyarrow calls them.
+ENCODINGS = {
+    0: "PLAIN", 2: "PLAIN_DICTIONARY", 3: "RLE", 4: "BIT_PACKED", 5: "DELTA_BINARY_PACKED", 6: "DELTA_LENGTH_BYTE_ARRAY",
+    7: "DELTA_BYTE_ARRAY", 8: "RLE_DICTIONARY", 9: "BYTE_STREAM_SPLIT",
+}  # fmt: skip
+COMPRESSIONS = {
+    0: "UNCOMPRESSED", 1: "SNAPPY", 2: "GZIP", 3: "LZO", 4: "BROTLI", 5: "LZ4", 6: "ZSTD", 7: "LZ4",
+}  # fmt: skip
 TIMES = {"SNAPPY": 1.2, "LZ4": 1.2, "ZSTD": 2.0, "GZIP": 4.5, "BROTLI": 9.0}
 TIMES_FLAT = {"ZSTD": 1.2, "GZIP": 2.0, "BROTLI": 4.0}
 
@@ -45,17 +55,27 @@ class Stored:
     uncompressed: int = 0
 
 
-def stored_as(footers: list[Footer], name: str) -> Stored:
-    """Adds up a column's chunks."""
-    found = Stored()
+def stored_as(footers: list[Footer], names: list[str]) -> dict[str, Stored]:
+    """Adds up the chunks of every column, as far as the footers tell.
+
+    They are read by `footer`, for pyarrow ends the process over some chunks that are damaged, as soon as they are looked at.
+    """
+    found = {name: Stored() for name in names}
     for footer in footers:
-        for leaf in footer.leaves.get(name, []):
-            for group in range(footer.metadata.num_row_groups):
-                chunk = footer.metadata.row_group(group).column(leaf)
-                found.encodings.update(chunk.encodings)
-                found.codecs.add(chunk.compression)
-                found.bytes += chunk.total_compressed_size
-                found.uncompressed += chunk.total_uncompressed_size
+        leaves = [(found[name], leaf) for name in names for leaf in footer.leaves.get(name, [])]
+        try:
+            with open_file(footer.path) as file:
+                ours = bytewise.Footer(file)
+                _, chunks = ours.chunks([leaf for _, leaf in leaves], 0, ours.row_groups)
+        except (bytewise.Declined, pa.ArrowException, OSError, ValueError, MemoryError):
+            continue
+        for stored, leaf in leaves:
+            for chunk in chunks[leaf]:
+                if not isinstance(chunk, str):
+                    stored.encodings.update(name for bit, name in ENCODINGS.items() if chunk.encodings >> bit & 1)
+                    stored.codecs.add(COMPRESSIONS.get(chunk.codec, str(chunk.codec)))
+                    stored.bytes += chunk.end - chunk.start
+                    stored.uncompressed += chunk.uncompressed
     return found
 
 
@@ -66,7 +86,7 @@ def advice(
 
     None where nothing can be said: what is evaluated is not known, or is no local file.
     """
-    if plan is None or not footers or any(is_uri(footer.path) for footer in footers):
+    if plan is None or not footers or any(local(footer.path) is None for footer in footers):
         return None
     found: list[dict[str, Any]] = []
     slow = bool(left)

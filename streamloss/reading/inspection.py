@@ -31,7 +31,7 @@ def facts(
     """
     rows = [file["rows"] for file in files]
     sizes = [file["bytes"] for file in files]
-    stored = {name: stored_as(footers, name) for name in schema.names} if footers else {}
+    stored = stored_as(footers, schema.names) if footers else {}
     return {
         "files": [{name: file[name] for name in ("path", "bytes", "rows")} for file in files],
         "rows": None if None in rows else sum(rows),

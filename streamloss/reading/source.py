@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
@@ -27,19 +27,24 @@ from streamloss.reading import arrow, pages
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.coming import in_time
+from streamloss.reading.files import expand
+from streamloss.reading.footer import File
 from streamloss.reading.inspection import facts
 from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, why_not
-from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
+from streamloss.reading.paths import Stamp, first_line, identity, local, partitions, unreadable
 from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan, past_nulls
 
-__all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
+__all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "in_time", "open_input", "read_part"]
 
 PART_BYTES = 64 << 20
 Cut = tuple[int, int, int]  # the number of a file, and its row groups from one up to another
 STDIN = "-"
-_FOOTER_THREADS = 8
+_FOOTER_THREADS, _REMOTE_FOOTER_THREADS = 8, 24
+_LENGTH = 4  # bytes of the length of a message in a stream
+_MOST_METADATA = 256 << 20  # those of a million columns
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -150,13 +155,14 @@ class Input:
         self.files[0]["rows"] = at
 
 
-def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None, file: File | None = None) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
 
     helpers: threads that may decompress pages ahead.
+    file: the part's file, if it is open already.
     """
     at = -part.before
-    for batch in pages.read_part(part.whole, plan, helpers):
+    for batch in pages.read_part(part.whole, plan, helpers, file):
         at += len(batch)
         if at > 0:
             yield batch.rows(len(batch) - at, len(batch)) if at < len(batch) else batch
@@ -223,10 +229,14 @@ def open_input(
             check_kept(plan, footer.schema, path)
         return _plan_file(footer)
 
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+    with _footer_threads(files) as pool:
         all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
     entries = [_entry(file.path, file.stamp, sum(file.rows), file.hash) for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
+
+
+def _footer_threads(files: list[str]) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FOOTER_THREADS if all(local(file) for file in files) else _REMOTE_FOOTER_THREADS)
 
 
 def _partitions(files: list[str]) -> dict[str, PathKey]:
@@ -259,7 +269,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         data = pa.RecordBatchReader.from_batches(schema, batches)
     else:
         files = expand(paths)
-        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        with _footer_threads(files) as pool:
             footers = list(pool.map(survey, files))
         schema = next((f.schema for f in footers if f.metadata.num_rows), footers[0].schema)
         entries = [_entry(f.path, f.stamp, f.metadata.num_rows, f.hash) for f in footers]
@@ -273,7 +283,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
     if plan is not None and not footers:
         left = dict.fromkeys(plan.needed, "it is no file")
     elif plan is not None:
-        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        with _footer_threads([footer.path for footer in footers]) as pool:
             for reasons in pool.map(why_not, [f.path for f in footers], [plan] * len(footers)):
                 left = reasons | left
     return facts(paths or [STDIN], entries, schema, footers, options, plan, problem, left)
@@ -350,6 +360,26 @@ def _kept(batches: Iterator[pa.RecordBatch], seen: list[pa.RecordBatch]) -> Iter
         yield batch
 
 
+class _Framed:
+    """A stream in which no message has more metadata than any needs: Arrow takes the memory that one asks for, before it looks
+    at what it reads.
+
+    Arrow reads four bytes at a time only where the length of a message's metadata stands.
+    """
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises `ValueError` where they are a length that cannot be."""
+        data = self._stream.read(size)
+        if size == _LENGTH and int.from_bytes(data, "little", signed=True) > _MOST_METADATA:
+            raise ValueError(f"a message of {int.from_bytes(data, 'little') >> 20} MiB of metadata")
+        return data
+
+
 def _stdin() -> pa.RecordBatchReader:
     source = getattr(sys.stdin, "buffer", None)
     if source is None:
@@ -357,7 +387,12 @@ def _stdin() -> pa.RecordBatchReader:
     if source.isatty():
         raise UsageError("'-' reads an Arrow IPC stream from standard input, and nothing is piped into it")
     try:
-        return pa.ipc.open_stream(source)
+        reader = pa.ipc.open_stream(_Framed(source))
+        fields = list(reader.schema)
+        for field in fields:
+            _ = field.name  # raises where it is no UTF-8
+            fields += [field.type.field(i) for i in range(field.type.num_fields)]
+        return reader
     except pa.ArrowCancelled as error:
         raise KeyboardInterrupt from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

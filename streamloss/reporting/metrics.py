@@ -232,7 +232,7 @@ class Measures:
         sums, rows = self.sums(key), self.sums(key).effective()
         error = None if self.clusters is None else self.error(key)
         if error:
-            rows = sums.mean * (1 - sums.mean) / (error * error)
+            rows = sums.mean * (1 - sums.mean) / error / error  # whose square may be 0
         return wilson(sums.mean, rows, self.z)
 
     def quantiles(self, key: str, low: float, high: float, scale: float) -> dict[str, float]:

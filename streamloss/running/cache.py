@@ -13,6 +13,7 @@ import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from streamloss.errors import DataError, StreamlossError
 from streamloss.files import replacing, unwritable
@@ -40,12 +41,21 @@ class Cache:
             plan.prediction_dtype, plan.target_dtype,
         ]  # fmt: skip
 
+    def input(self, part: Part) -> dict[str, Any]:
+        """What a part's state says of where its rows are from."""
+        entry = self._entries[part.path]
+        whole = part.rows == entry["rows"]
+        return entry if whole else entry | {"done": [[part.first_row, part.first_row + part.rows]]}
+
     def get(self, part: Part) -> State | None:
         """The state of a part, if it is there and whole."""
         try:
             state = State.from_bytes(self._place(part).read_bytes())
         except (OSError, DataError):
             return None
+        if state.inputs != [self.input(part)]:
+            return None
+        state.inputs = []
         state.options = self._options  # of those, only what is shown may differ
         return state
 

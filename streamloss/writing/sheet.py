@@ -20,7 +20,7 @@ from streamloss import __version__
 from streamloss.errors import RULE_KEYS, USED, UsageError
 from streamloss.options import Options
 from streamloss.quantities import Quantity
-from streamloss.reading.paths import first_line
+from streamloss.reading.paths import first_line, shown
 from streamloss.reading.roles import Plan
 from streamloss.reporting.metrics import UNITS
 from streamloss.running.scoring import Scored, predicted
@@ -117,4 +117,4 @@ def _picked(kept: pa.RecordBatch, chosen: NDArray[np.int64]) -> pa.RecordBatch:
 def _file(path: str | None, n: int) -> pa.Array:
     """The path in every row; null for what is no file."""
     numbers = pa.array(np.zeros(n, dtype=np.int32), mask=np.full(n, path is None))
-    return pa.DictionaryArray.from_arrays(numbers, pa.array([path or ""]))
+    return pa.DictionaryArray.from_arrays(numbers, pa.array([shown(path or "")]))
