@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,7 @@ _UNITS = {"": 1, "b": 1} | {
     for power, prefix in enumerate("kmgt", 1)
     for end, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
 }
+_CODE, _BATCHES, _COMPILING = "code", "batches", "compiling"
 MARGIN = 24 << 20  # of a budget: what was given back and is still resident, and what is too small to be claimed
 CODE = 112 << 20  # compiled kernels and what Numba needs to load them: measured 85 to 105 MB, by kind of prediction
 COMPILING = 520 << 20  # what compiling them takes besides: measured 280 to 430 MB
@@ -66,6 +68,18 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@dataclass(frozen=True)
+class Allotment:
+    """What a run makes of its budget of `most` bytes: for all batches and sums of fixed size, and of every part that is read at
+    a time for stretches of its columns and for what is fetched ahead of it.
+    """
+
+    most: int
+    batches: int
+    windows: int
+    remote: int
+
+
 class _Books:
     """What is taken of the budgets that hold now."""
 
@@ -74,7 +88,8 @@ class _Books:
         self.limits: list[int] = []
         self.base = resident()
         self.claims: dict[str, int] = {}  # by their kind
-        self.expected: dict[object, int] = {}
+        self.expected: dict[object, int] = {_CODE: CODE}
+        self.allotment: Allotment | None = None
 
     @property
     def limit(self) -> int:
@@ -153,6 +168,13 @@ def left() -> int | None:
         return max(0, books.limit - books.taken)
 
 
+def enough(missing: int) -> str:
+    """The budget that would have so many bytes more, rounded up."""
+    wanted = (limit() or 0) + missing
+    unit = 10 ** max(0, len(str(wanted)) - 3)
+    return told(-(-wanted // unit) * unit)
+
+
 class Claim:
     """Memory that somebody holds, until it is let go or nobody knows of it any more."""
 
@@ -175,9 +197,8 @@ class Claim:
             more = size - self.size
             if more > 0 and not books.fits(more):
                 missing = books.missing(more)
-                wanted = told(min(books.limits) + missing)
-                hint = f"--max-memory {wanted.replace(' ', '')} would hold it" if advice is None else advice(missing)
-                raise Exceeded(f"{what()} in --max-memory {told(min(books.limits))}: {told(more)} more do not fit; {hint}")
+                hint = f"at least {enough(missing)} is needed" if advice is None else advice(missing)
+                raise Exceeded(f"{what()} in --max-memory {told(min(books.limits))}, {_taken(books)}; {hint}")
             self._set(size)
 
     def tried(self, size: int) -> bool:
@@ -208,12 +229,37 @@ class Claim:
         return {"kind": self.kind, "size": 0, "_books": None}  # another process has other books
 
 
+def _taken(books: _Books) -> str:
+    """What a person is told of the memory that is taken already."""
+    return f"of which {told(max(books.taken, resident()) + MARGIN)} are taken"
+
+
 def expect(key: object, size: int) -> None:
     """Sets so many bytes aside, under a key, for what will be made later; more under the same key are not added."""
     books = _books
     if books is not None:
         with books.lock:
             books.expected[key] = max(size, books.expected.get(key, 0))
+
+
+def allot(allotment: Allotment) -> None:
+    """Sets aside what a run will take."""
+    if _books is not None:
+        _books.allotment = allotment
+        expect(_BATCHES, allotment.batches)
+
+
+def allotted() -> Allotment | None:
+    """What the run makes of its budget; None without one."""
+    return None if _books is None else _books.allotment
+
+
+def before_compiling() -> None:
+    """Claims what it takes to compile kernels. Raises `Exceeded`."""
+    books = _books
+    if books is not None and _COMPILING not in books.expected:
+        Claim(_COMPILING).to(COMPILING, lambda: "compiling the kernels for this machine, once, does not fit")
+        expect(_COMPILING, COMPILING)
 
 
 def held(kind: str) -> int:

@@ -161,7 +161,7 @@ class Slices:
             fit = max(1, int(0.9 * n * (1 - missing / (held(_HELD) + more)) / _SLACK))
             return f"--max-slices {fit} would fit, or take fewer --threads or more memory"
 
-        what = f"{n} slices by {','.join(by)!r}" if by else "the sums of all rows"
+        what = f"{n} slices by {','.join(by)!r} do not fit" if by else "the sums of all rows do not fit"
         self._claim.to(self._claim.size + more, lambda: what, advice if by and n else None)
 
     def _drop(self, new: Iterable[Key] = ()) -> None:
@@ -354,7 +354,7 @@ class Slices:
         rank = np.full(n, -1, dtype=np.int64)
         rank[pick] = np.arange(len(pick))
         copied = Claim(_HELD)
-        copied.to(0 if last else self._claim.size, lambda: f"a copy of {n - 1} slices")
+        copied.to(0 if last else self._claim.size, lambda: f"a copy of {n - 1} slices does not fit")
         arrays = {name: gathered(array, pick, last) for name, array in self.arrays.items()}
         for name, table in (("wide", self.far), ("pages", self.table)):
             group, place, lines = listed(table[:n])
