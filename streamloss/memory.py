@@ -249,6 +249,15 @@ def allot(allotment: Allotment) -> None:
         expect(_BATCHES, allotment.batches)
 
 
+@contextmanager
+def holding(allotment: Allotment | None) -> Iterator[None]:
+    """What a run has made of its budget, in a process of its workers."""
+    with limited(None if allotment is None else allotment.most):
+        if allotment is not None:
+            allot(allotment)
+        yield
+
+
 def allotted() -> Allotment | None:
     """What the run makes of its budget; None without one."""
     return None if _books is None else _books.allotment

@@ -139,8 +139,9 @@ class Slices:
         if groups <= room:
             return
         more = more_rows(groups, room)
-        own: list[NDArray[Any]] = [*self.arrays.values(), self.far, self.table]
-        self._hold((more - room) * sum(array[:1].nbytes for array in own))
+        self._hold(
+            (more - room) * sum(row.nbytes for row in (*(a[:1] for a in self.arrays.values()), self.far[0], self.table[0]))
+        )
         self.arrays = {name: extended(array, more) for name, array in self.arrays.items()}
         self._reset(room)
         self.far, self.table = extended(self.far, more), extended(self.table, more)

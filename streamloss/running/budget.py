@@ -28,10 +28,11 @@ _REMOTE = 64 << 20
 jit.before_compiling(memory.before_compiling)
 
 
-def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, besides: int = 0) -> int:
+def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, sums: bool = True, besides: int = 0) -> int:
     """Makes the batches of a run's inputs as large as its budget allows; the threads that it allows.
 
-    chosen: the rows of a batch were asked for. besides: bytes that are taken whatever the batches are.
+    chosen: the rows of a batch were asked for. sums: all rows are added up to a state. besides: bytes that are taken whatever
+    the batches are.
     Raises `Exceeded` when not one row of each fits.
     """
     left = memory.left()
@@ -40,22 +41,22 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, b
         return threads
     plans = [source.plan for source in sources]
     row = sum(_COPIES * plan.row_bytes + _FOUND for plan in plans)
+    thread = _THREAD * len(plans)
+    asked = min(plan.batch_rows for plan in plans)
+    least = asked if chosen else 1
     for count in range(threads, 0, -1):
-        share = (left - besides - sum(_sums(plan, options, count) for plan in plans)) // count
-        rows = (3 * share // 4 - _THREAD * len(plans)) // row
-        rows = min(rows, *(plan.batch_rows for plan in plans)) if not chosen else rows
-        wanted = max(plan.batch_rows for plan in plans) if chosen else 1
-        enough_work = rows * row >= _FEW or rows == min(plan.batch_rows for plan in plans)
-        if rows >= wanted and (enough_work or count == 1):
+        fixed = besides + (sum(_sums(plan, options, count) for plan in plans) if sums else 0)
+        share = (left - fixed) // count
+        rows = min((3 * share // 4 - thread) // row, asked)
+        if rows >= least and (count == 1 or rows == asked or rows * row >= _FEW):
             break
     else:
-        raise _refused(plans, row, wanted, wanted * row - 3 * share // 4 + _THREAD * len(plans))
-    size = wanted if chosen else rows
-    batches = besides + sum(_sums(plan, options, count) for plan in plans) + count * (size * row + _THREAD * len(plans))
+        raise _refused(plans, row, least, (least * row + thread - 3 * share // 4) * 4 // 3)
+    batches = fixed + count * (rows * row + thread)
     spare = max(share // 4, 1)
     allotment = Allotment(most, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
     for source in sources:
-        source.plan = replace(source.plan, batch_rows=source.plan.batch_rows if chosen else size, memory=allotment)
+        source.plan = replace(source.plan, batch_rows=rows, memory=allotment)
     memory.allot(allotment)
     return count
 
@@ -73,6 +74,6 @@ def _refused(plans: list[Plan], row: int, rows: int, missing: int) -> Exceeded:
     most = memory.limit() or 0
     taken = told(most - (memory.left() or 0))
     return Exceeded(
-        f"{what}, with what is made of it {told(rows * row)}, which does not fit in --max-memory {told(most)}, of which {taken} "
-        f"are taken; at least {enough(max(missing, 1))} is needed"
+        f"{what}, with what is made of it {told(rows * row)}: that does not fit in --max-memory {told(most)}, of which "
+        f"{taken} are taken; at least {enough(max(missing, 1))} is needed"
     )
