@@ -79,6 +79,13 @@ def sums_by_class(task: Task, p: Plan) -> tuple[str, ...]:
     return tuple(key for key in p.per_class if key == "cross_entropy" and task.classes <= CLASSES)
 
 
+def most_rows(task: Task) -> int:
+    """How many rows may be added before digits are carried: one without a weight adds less than 2^40 to any digit, one with a
+    weight up to 2^42.
+    """
+    return 1 << (20 if task.weighted else 22)
+
+
 def makes_whole(task: Task) -> bool:
     """Whether the groups together have all that a state has of all rows, but its ledger and its confidence bins."""
     return not task.weighted and task.classes <= FEW_CLASSES

@@ -20,6 +20,7 @@ from streamloss.state import layout
 _COPIES = 3  # of a row's values
 _FOUND = 8 * 24  # bytes of the values that are found of a row
 _THREAD = 3 << 20  # bytes that a thread takes besides
+_PAGES = 4 << 20  # bytes of the pages that are open of a column, where it is large
 _SUMS = 4  # as many times as there are threads, and so many times more, there are sums of all rows
 _CLASS = 900  # bytes of a class in a report: measured 780 as objects, as a dict and as JSON
 _FEW = 1 << 18  # bytes of a batch below which fewer threads are better
@@ -41,7 +42,7 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, s
         return threads
     plans = [source.plan for source in sources]
     row = sum(_COPIES * plan.row_bytes + _FOUND for plan in plans)
-    thread = _THREAD * len(plans)
+    thread = sum(_THREAD + _PAGES * min(len(plan.needed), 4) for plan in plans)
     asked = min(plan.batch_rows for plan in plans)
     least = asked if chosen else 1
     for count in range(threads, 0, -1):
@@ -54,7 +55,7 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, s
         raise _refused(plans, row, least, (least * row + thread - 3 * share // 4) * 4 // 3)
     batches = fixed + count * (rows * row + thread)
     spare = max(share // 4, 1)
-    allotment = Allotment(most, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
+    allotment = Allotment(most, count, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
     for source in sources:
         source.plan = replace(source.plan, batch_rows=rows, memory=allotment)
     memory.allot(allotment)
