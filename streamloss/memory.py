@@ -70,8 +70,8 @@ def resident() -> int:
 
 @dataclass(frozen=True)
 class Allotment:
-    """What a run makes of its budget of `most` bytes: the threads that add up, the bytes for all batches and sums of fixed size,
-    and those of a part that is being read, for stretches of its columns and for what is fetched ahead of it.
+    """What a run makes of its budget of `most` bytes: the threads that add up, the bytes for all batches and sums of fixed
+    size, and those of a part that is being read, for stretches of its columns and for what is fetched ahead of it.
     """
 
     most: int

@@ -1,7 +1,7 @@
 """What a budget of memory makes of a run: how many rows a batch has, how many threads there are, what is read ahead.
 
 A row takes what its values take, three times: as they are read, as they are added up, and of slices in another order; and the
-values that are found of it. A quarter of what every thread has is left for pages.
+values that are found of it. Of what every thread has a quarter is left for pages, and seven eighths where there will be slices.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, s
     plans = [source.plan for source in sources]
     row = sum(_COPIES * plan.row_bytes + _FOUND for plan in plans)
     thread = sum(_THREAD + _PAGES * min(len(plan.needed), 4) for plan in plans)
+    eighths = 1 if options.by or options.cluster else 6
     asked = min(plan.batch_rows for plan in plans)
     least = asked if chosen else 1
     for count in range(threads, 0, -1):
         fixed = besides + (sum(_sums(plan, options, count) for plan in plans) if sums else 0)
         share = (left - fixed) // count
-        rows = min((3 * share // 4 - thread) // row, asked)
+        rows = min(eighths * (share - thread) // 8 // row, asked)
         if rows >= least and (count == 1 or rows == asked or rows * row >= _FEW):
             break
     else:
-        raise _refused(plans, row, least, (least * row + thread - 3 * share // 4) * 4 // 3)
+        raise _refused(plans, row, least, least * row * 8 // eighths + thread - share)
     batches = fixed + count * (rows * row + thread)
     spare = max(share // 4, 1)
     allotment = Allotment(most, count, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
