@@ -702,12 +702,12 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file = Path(good_file(tmp_path))
     file.chmod(0)
     if os.access(file, os.R_OK):  # root may read everything: let the opening fail instead
-        import streamloss.reading.arrow as arrow
+        import streamloss.reading.files as files
 
-        def refuse(path: str) -> None:
+        def refuse(path: str, flags: int) -> None:
             raise PermissionError(13, "Permission denied", path)
 
-        monkeypatch.setattr(arrow, "open_file", refuse)
+        monkeypatch.setattr(files.os, "open", refuse)
     assert f"{file}: permission denied" in refused([str(file)], 3, tmp_path)
 
 

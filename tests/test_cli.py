@@ -16,7 +16,7 @@ import click
 import pytest
 from commands import run
 
-from streamloss.cli import progress
+from streamloss.cli import endings, progress
 from streamloss.cli.main import cli
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.options import Options
@@ -24,6 +24,7 @@ from streamloss.running.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 DIGITS = str(ROOT / "data" / "digits.parquet")
+GATED = ((), ("evaluate",), ("compare",), ("calibrate",), ("batch",), ("report",))
 
 
 def start(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def commands(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[
 
 def examples() -> list[str]:
     texts = [cli.help or "", *(command.help or "" for _, command in commands())]
-    lines = [line.strip() for text in texts for line in text.splitlines()]
+    lines = [line.strip() for text in texts for line in text.replace("\\\n", "").splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith("streamloss ")))
 
 
@@ -51,6 +52,22 @@ def test_every_command_says_what_it_does_with_an_example(words: tuple[str, ...])
     assert "Example" in result.stdout
     # Nothing of the table of commands is cut.
     assert "..." not in run(*words[:-1], "--help").stdout.split("Commands:")[-1]
+
+
+@pytest.mark.parametrize("words", [(), *(words for words, _ in commands())], ids=" ".join)
+def test_the_help_fits_a_terminal(words: tuple[str, ...]) -> None:
+    """Eighty columns, the examples too; and it says how the command can end."""
+    result = run(*words, "--help")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    if words != ("calc",):
+        codes = result.stdout.split("Exit codes:\n")[1].split("\n\n")[0]
+        assert [int(line.split()[0]) for line in codes.splitlines() if line.split()[0].isdigit()] == [
+            code for code in endings.CODES if code not in endings.OF_GATES or words[:1] in GATED
+        ]
+
+
+def test_the_help_names_the_environment() -> None:
+    assert {"STREAMLOSS_CACHE_DIR", "NO_COLOR", "COLUMNS"} <= set(run("--help").stdout.split("Environment:")[1].split())
 
 
 def test_the_examples_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +94,7 @@ def test_help_imports_nothing_heavy() -> None:
     outside = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names)
     assert not outside & {"numba", "llvmlite", "numpy", "pyarrow", "rich"}
     ours = {name for name in loaded if name.startswith("streamloss.") and not name.startswith("streamloss.cli")}
-    assert ours == {"streamloss.errors", "streamloss.options"}
+    assert ours == {f"streamloss.{name}" for name in ("errors", "options", "reading", "reading.retries")}
 
 
 def test_the_entry_points() -> None:

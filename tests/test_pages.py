@@ -33,6 +33,7 @@ from streamloss.cli.main import cli
 from streamloss.errors import NULL, USED, DataError, UsageError
 from streamloss.options import Options
 from streamloss.reading import codecs, encodings, footer, levels, pages, pool, thrift
+from streamloss.reading.files import open_file
 from streamloss.reading.source import describe, open_input, read_part
 
 BITS = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, "float64": np.float64}
@@ -341,10 +342,8 @@ def test_who_may_ask_for_what(tmp_path):
         read(path, "parrot")
     with pytest.raises(UsageError, match="this is none"):
         open_input(pa.table({"prob": [0.5]}), Options(), reader="pages")
-    with pytest.raises(DataError, match="local files only"):
-        read(f"file://{path}", "pages")
-    remote, local = read(f"file://{path}", "auto"), read(path, "arrow")
-    assert_same((*remote[:2], []), (*local[:2], []))
+    by_address, local = read(f"file://{path}", "pages"), read(path, "arrow")
+    assert_same((*by_address[:2], []), (*local[:2], []))
     plan = open_input(path, Options(), reader="pages").plan
     assert pickle.loads(pickle.dumps(plan)) == plan
     result = CliRunner().invoke(cli, ["evaluate", path, "--reader", "pages", "--format", "json"])
@@ -710,11 +709,8 @@ def test_footers_are_understood():
     """Ours and pyarrow's of every sample file."""
     for path in sorted((Path(__file__).parents[1] / "data").glob("*.parquet")):
         metadata = pq.read_metadata(path)
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            ours = footer.Footer(fd)
-        finally:
-            os.close(fd)
+        with open_file(str(path)) as file:
+            ours = footer.Footer(file)
         leaves = {name: ours.leaf(name) for name in ours._columns}
         rows, chunks = ours.chunks([leaf.index for leaf in leaves.values()], 0, ours.row_groups)
         assert rows.tolist() == [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from streamloss import errors
 from streamloss.errors import IGNORED, USED, DataError, UsageError
 from streamloss.options import Options
-from streamloss.reading import arrow
+from streamloss.reading import remote
 from streamloss.reading.arrow import survey
 from streamloss.reading.batch import ARRAY_DTYPES, NAMES
 from streamloss.reading.memory import from_arrays
@@ -759,7 +759,7 @@ def test_a_file_is_known_by_its_footer_too(columns, tmp_path):
     path, other = write(tmp_path / "x.parquet", table(0)), write(tmp_path / "y.parquet", table(1))
     raw = Path(path).read_bytes()
     length = int.from_bytes(raw[-8:-4], "little")
-    assert (length > arrow.TAIL) == (columns > 1)
+    assert (length > remote.TAIL) == (columns > 1)
     footer = survey(path)
     assert footer.hash == hashlib.sha256(raw[-8 - length : -8]).hexdigest() != survey(other).hash
     assert footer.metadata.equals(pq.read_metadata(path)) and footer.schema == pq.read_schema(path)
@@ -775,7 +775,7 @@ def test_permission_denied(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("streamloss.reading.arrow.open_file", refuse)
+    monkeypatch.setattr("streamloss.reading.files.os.open", refuse)
     with pytest.raises(DataError, match=r"x\.parquet: permission denied$"):
         open_input(path, Options())
 

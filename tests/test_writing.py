@@ -756,7 +756,6 @@ def test_advice_on_row_groups(tmp_path, monkeypatch):
 def test_where_there_is_no_advice(tmp_path):
     path = tmp_path / "n.parquet"
     write_predictions(path, Z, Y, compression="zstd")
-    assert source.describe(f"file://{path}", Options())["advice"] is None
     assert source.describe(pa.table({"prob": [0.5]}), Options())["advice"] is None
     pq.write_table(pa.table({"nothing": ["a"]}), path)
     assert source.describe(str(path), Options())["advice"] is None

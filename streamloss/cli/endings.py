@@ -15,9 +15,21 @@ from typing import Any
 import click
 
 from streamloss.errors import StreamlossError
+from streamloss.reading.retries import hurry
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
+PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
+OF_GATES = (1, 4)
+CODES = {
+    0: "done",
+    1: "a rule of --fail-if holds: a gate has failed",
+    2: "wrong usage",
+    3: "bad data or input; a file that cannot be written; out of memory",
+    4: "a rule of --fail-if is undecided: its number is missing",
+    INTERRUPTED: "interrupted",
+    PIPE_CLOSED: "whoever read the output has left, as for any filter",
+}
 
 EXPECTED = (StreamlossError, KeyboardInterrupt, MemoryError)
 
@@ -39,10 +51,12 @@ class Interrupts:
         Whoever asks us to end (SIGTERM: a scheduler of jobs, before it takes the machine away) interrupts too.
         """
         self.seen = False
+        hurry.clear()
         interrupt = signal.default_int_handler
 
         def handler(number: int, frame: FrameType | None) -> None:
             self.seen = True
+            hurry.set()
             interrupt(number, frame)
 
         usual: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: signal.SIG_DFL}

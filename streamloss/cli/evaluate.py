@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import config, shared
+from streamloss.cli import config, jobs, shared
 from streamloss.options import Options
 
 if TYPE_CHECKING:
@@ -60,12 +60,15 @@ def evaluate(**given: Any) -> None:
     \b
     Examples:
       streamloss evaluate data/digits.parquet --logits logits --label label
-      streamloss evaluate data/cancer.parquet --prob prob --label label --weight weight --unit bit
-      streamloss evaluate data/digits.parquet --probs mlp_probs --label label --zero clip:1e-7 -o digits.json
+      streamloss evaluate data/cancer.parquet --prob prob --label label \\
+          --weight weight --unit bit
+      streamloss evaluate data/digits.parquet --probs mlp_probs --label label \\
+          --zero clip:1e-7 -o digits.json
       streamloss evaluate data/digits.parquet --by group --by label_name,group
       streamloss evaluate data/digits.parquet -o digits.html --plots digits-plots
       streamloss evaluate data/digits.parquet --checkpoint digits.checkpoint
-      streamloss evaluate data/digits.parquet --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
+      streamloss evaluate data/digits.parquet \\
+          --fail-if 'upper(cross_entropy) > 0.35' --fail-if 'accuracy < 90%'
     """
     prepare(**given).finish()
 
@@ -78,7 +81,7 @@ def prepare(
     cache: str | None,
     fail_if: tuple[str, ...],
     **given: Any,
-) -> shared.Job:
+) -> jobs.Job:
     """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     run, written = (shared.taken(given, names) for names in ((*shared.RUN, *_WAY), shared.WRITTEN))
     asked = Options.of(**given)
@@ -87,7 +90,7 @@ def prepare(
     def make() -> Report:
         from streamloss import api
 
-        with shared.watching(progress, asked.unit) as watcher:
+        with jobs.watching(progress, asked.unit) as watcher:
             try:
                 return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
             except KeyboardInterrupt:
@@ -96,4 +99,4 @@ def prepare(
                 raise
 
     files = (("--save-state", save_state), ("--checkpoint", checkpoint))
-    return shared.job(paths, make, fail_if=fail_if, files=files, **written)
+    return jobs.job(paths, make, fail_if=fail_if, files=files, **written)

@@ -21,12 +21,23 @@ from streamloss.cli.batch import batch
 from streamloss.cli.calc import calc
 from streamloss.cli.calibrate import calibrate
 from streamloss.cli.compare import compare
+from streamloss.cli.completion import completion
 from streamloss.cli.evaluate import evaluate
 from streamloss.cli.inspect import inspect
 from streamloss.cli.report import report
 from streamloss.cli.score import score
 
-PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell shows for any filter whose reader has left
+_ENVIRONMENT = (
+    ("STREAMLOSS_CACHE_DIR", "Where compiled kernels are kept; it may be deleted.  [default: streamloss in the cache folder]"),
+    ("XDG_CACHE_HOME", "The cache folder.  [default: ~/.cache]"),
+    ("COLUMNS", "Width of what is shown in a terminal.  [default: as it is]"),
+    ("NO_COLOR", "When set, no colours in a terminal."),
+)
+_MORE = (
+    ("streamloss COMMAND --help", "What a command does, with examples."),
+    ("streamloss inspect FILE", "What a file has, and the command to type."),
+    ("help(streamloss)", "The same from Python; the README has the formulas."),
+)
 
 
 class Group(shared.Group):
@@ -39,6 +50,11 @@ class Group(shared.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with endings.interrupts.remembered(), _told():
             return super().invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        for title, records in (("Exit codes", endings.CODES.items()), ("Environment", _ENVIRONMENT), ("See also", _MORE)):
+            shared.listed(formatter, title, [(str(name), what) for name, what in records])
 
 
 @contextmanager
@@ -55,7 +71,7 @@ def _told() -> Iterator[None]:
             _forget_output()
     except BrokenPipeError:
         _forget_output()
-        code = PIPE_CLOSED
+        code = endings.PIPE_CLOSED
     raise click.exceptions.Exit(code)
 
 
@@ -75,7 +91,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit."
 )
@@ -89,7 +105,7 @@ def cli() -> None:
     """
 
 
-for command in (evaluate, compare, calibrate, batch, score, report, inspect, calc):
+for command in (evaluate, compare, calibrate, batch, score, report, inspect, calc, completion):
     cli.add_command(command)
 
 

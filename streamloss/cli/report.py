@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import shared
+from streamloss.cli import candidates, jobs, shared
 from streamloss.options import Options
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=shared.Command, short_help="Merge saved states and report them.")
-@click.argument("states", nargs=-1, required=True, metavar="STATE...")
+@click.argument("states", nargs=-1, required=True, metavar="STATE...", shell_complete=candidates.files)
 @shared.display
 @shared.gates
 @shared.output
@@ -27,7 +27,8 @@ def report(states: tuple[str, ...], fail_if: tuple[str, ...], **given: Any) -> N
 
     \b
     Examples:
-      streamloss evaluate data/digits.parquet --logits logits --label label --save-state digits.state
+      streamloss evaluate data/digits.parquet --logits logits --label label \\
+          --save-state digits.state
       streamloss report digits.state --unit bit -o digits.md
     """
     written = shared.taken(given, shared.WRITTEN)
@@ -38,4 +39,4 @@ def report(states: tuple[str, ...], fail_if: tuple[str, ...], **given: Any) -> N
 
         return api.merge(list(states), fail_if=fail_if, **given)
 
-    shared.job(states, make, fail_if=fail_if, **written).finish()
+    jobs.job(states, make, fail_if=fail_if, **written).finish()

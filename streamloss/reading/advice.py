@@ -17,10 +17,6 @@ tenth of a difference or none.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +24,9 @@ import pyarrow as pa
 
 from streamloss.reading import footer as bytewise
 from streamloss.reading.arrow import Footer
+from streamloss.reading.files import open_file
 from streamloss.reading.layouts import storage
-from streamloss.reading.paths import is_uri, open_file
+from streamloss.reading.paths import local
 from streamloss.reading.roles import CLASS_ROLES, Plan
 
 SMALL = 256 << 10  # decoded bytes of a row group
@@ -67,8 +64,8 @@ def stored_as(footers: list[Footer], names: list[str]) -> dict[str, Stored]:
     for footer in footers:
         leaves = [(found[name], leaf) for name in names for leaf in footer.leaves.get(name, [])]
         try:
-            with _tail(footer.path) as fd:
-                ours = bytewise.Footer(fd)
+            with open_file(footer.path) as file:
+                ours = bytewise.Footer(file)
                 _, chunks = ours.chunks([leaf for _, leaf in leaves], 0, ours.row_groups)
         except (bytewise.Declined, pa.ArrowException, OSError, ValueError, MemoryError):
             continue
@@ -82,27 +79,6 @@ def stored_as(footers: list[Footer], names: list[str]) -> dict[str, Stored]:
     return found
 
 
-@contextmanager
-def _tail(path: str) -> Iterator[int]:
-    """A file that ends as the one at the path does; what is not local is as long and has nothing but the footer in it."""
-    if not is_uri(path):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-        return
-    with open_file(path) as remote, tempfile.TemporaryFile() as local:
-        size = remote.size()
-        remote.seek(size - 8)
-        start = size - 8 - int.from_bytes(remote.read(4), "little")
-        remote.seek(start)
-        local.seek(start)
-        local.write(remote.read())
-        local.flush()
-        yield local.fileno()
-
-
 def advice(
     schema: pa.Schema, footers: list[Footer], stored: dict[str, Stored], plan: Plan | None, left: dict[str, str]
 ) -> list[dict[str, Any]] | None:
@@ -110,7 +86,7 @@ def advice(
 
     None where nothing can be said: what is evaluated is not known, or is no local file.
     """
-    if plan is None or not footers or any(is_uri(footer.path) for footer in footers):
+    if plan is None or not footers or any(local(footer.path) is None for footer in footers):
         return None
     found: list[dict[str, Any]] = []
     slow = bool(left)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.files import open_file, stamp
+from streamloss.reading.footer import Declined, File, Piece, tail_length
+from streamloss.reading.footer import Footer as Places
 from streamloss.reading.kept import keep
-from streamloss.reading.paths import Stamp, first_line, open_file, stamp, unreadable
+from streamloss.reading.paths import Stamp, first_line, unreadable
 from streamloss.reading.roles import Plan
 
 PEEK_ROWS = 16
 MAGIC = b"PAR1"
-TAIL = 1 << 16  # bytes of a file's end that are read at once: most footers are in them
-_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError)  # what pyarrow raises over a damaged file
+_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, Declined)  # what is raised over a damaged file
 _OTHERS = {
     b"ARROW1": "an Arrow file; write it as Parquet, or stream it with '-' as an Arrow IPC stream",
     b"\x1f\x8b": "gzip; Parquet compresses inside",
@@ -93,34 +95,24 @@ class Footer:
 def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
     at = stamp(path)
-    with _handle(path) as handle:
+    with open_file(path) as bytes_:
         try:
-            tail, length = _tail(handle)
+            tail = bytes_.tail()
             file = pq.ParquetFile(pa.BufferReader(tail))
         except _ERRORS as error:
-            raise _not_parquet(path, handle, error) from error
-        raw = memoryview(tail)[len(tail) - 8 - length : len(tail) - 8]
-        footer = Footer(path, at, file.schema_arrow, file.metadata, hashlib.sha256(raw).hexdigest())
+            raise _not_parquet(path, bytes_, error) from error
+        digest = hashlib.sha256(tail[-tail_length(tail) : -8].tobytes()).hexdigest()
+        footer = Footer(path, at, file.schema_arrow, file.metadata, digest)
     if min(footer.group_rows, default=0) < 0:
         raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
     return footer
 
 
-def _tail(handle: pa.NativeFile) -> tuple[bytes, int]:
-    """The end of a file with its whole footer, as far as there is one, and the footer's length."""
-    size = handle.size()
-    tail = handle.read_at(min(size, TAIL), max(0, size - TAIL))
-    length = int.from_bytes(tail[-8:-4], "little")
-    if len(tail) < length + 8 <= size:
-        tail = handle.read_at(length + 8, size - length - 8)
-    return tail, length
-
-
-def read_part(part: Part, plan: Plan) -> Iterator[Batch]:
-    """The part's rows in order, `plan.batch_rows` or fewer at a time."""
-    with unchanged(part), opened(part.path, plan.text_keys) as file:
-        at, starts = part.first_row, group_starts(file)
-        for batch in record_batches(file, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
+def read_part(part: Part, plan: Plan, file: File | None = None) -> Iterator[Batch]:
+    """The part's rows in order, `plan.batch_rows` or fewer at a time. file: as `part_file` gave it."""
+    with unchanged(part, plan, file) as bytes_, opened(part.path, plan.text_keys, bytes_) as parquet:
+        at, starts = part.first_row, group_starts(parquet)
+        for batch in record_batches(parquet, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
             converted = convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
             yield keep(converted, batch, plan)
             del converted
@@ -178,67 +170,82 @@ def _broken_group(part: Part, plan: Plan, columns: Sequence[str], first: int) ->
     return first
 
 
-def peek_length(path: str, column: str) -> int | None:
-    """How many values the first row of a list column has that is not null; None when all are null."""
-    with opened(path) as file, _arrow_errors(path):
-        for batch in file.iter_batches(batch_size=PEEK_ROWS, columns=[column], use_threads=False):
+def peek_length(path: str, column: str, file: File | None = None) -> int | None:
+    """How many values the first row of a list column has that is not null; None when all are null.
+
+    file: the file, where it is open.
+    """
+    with opened(path, file=file) as parquet, _arrow_errors(path):
+        for batch in parquet.iter_batches(batch_size=PEEK_ROWS, columns=[column], use_threads=False):
             length = first_length(batch.column(column))
             if length is not None:
                 return length
     return None
 
 
-@contextmanager
-def unchanged(part: Part) -> Iterator[None]:
-    """Raises `DataError` when the part's file is not, before or after, the one it was planned with."""
-    _compare(part)
-    try:
-        yield
-    except DataError:
-        # Whatever went wrong, that the file changed explains it better.
-        _compare(part)
-        raise
-    _compare(part)
-
-
-def _compare(part: Part) -> None:
-    if stamp(part.path) != part.stamp:
-        raise DataError("the file changed while it was read", place=Place(part.path))
+def part_file(part: Part, plan: Plan) -> File:
+    """The part's file, which knows what will be needed. Raises `DataError` when it is not the one it was planned with."""
+    file = open_file(part.path, part.stamp)
+    file.expect(partial(_needed, file, part, plan))
+    return file
 
 
 @contextmanager
-def opened(path: str, coded: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
-    """The file, open, on a handle of its own; the text of the columns `coded` is read as dictionaries.
-
-    Raises `DataError` when it is no Parquet file that can be read.
-    """
-    with _handle(path) as handle:
+def unchanged(part: Part, plan: Plan, file: File | None) -> Iterator[File]:
+    """The part's file, or the one that is open; `DataError` when it is not, before or after, the one it was planned with."""
+    with part_file(part, plan) if file is None else file as file:
         try:
-            file = pq.ParquetFile(
-                handle, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True, read_dictionary=list(coded)
+            yield file
+        except DataError:
+            # Whatever went wrong, that the file changed explains it better.
+            file.check()
+            raise
+        file.check()
+
+
+def _needed(file: File, part: Part, plan: Plan) -> list[Piece]:
+    """Where the needed columns of the part lie; nothing where its footer is not understood here."""
+    first, count = part.row_groups[0], len(part.row_groups)
+    try:
+        return Places(file).pieces((*plan.needed, *plan.kept_names), first, count)
+    except (Declined, ValueError, MemoryError):
+        return []
+
+
+@contextmanager
+def opened(path: str, coded: Sequence[str] = (), file: File | None = None) -> Iterator[pq.ParquetFile]:
+    """The file, for pyarrow; the text of the columns `coded` is read as dictionaries.
+
+    file: its bytes, where they are open. Raises `DataError` when it is no Parquet file that can be read.
+    """
+    with open_file(path) if file is None else nullcontext(file) as bytes_:
+        try:
+            native = bytes_.native()
+            metadata = pq.read_metadata(pa.BufferReader(bytes_.tail()))
+            parquet = pq.ParquetFile(
+                native,
+                metadata=metadata,
+                pre_buffer=False,
+                buffer_size=1 << 20,
+                page_checksum_verification=True,
+                read_dictionary=list(coded),
             )
         except _ERRORS as error:
-            raise _not_parquet(path, handle, error) from error
-        yield file
+            raise _not_parquet(path, bytes_, error) from error
+        with native:
+            yield parquet
 
 
-def _handle(path: str) -> pa.NativeFile:
-    try:
-        return open_file(path)
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(path, error) from error
-
-
-def _not_parquet(path: str, handle: pa.NativeFile, error: BaseException) -> DataError:
+def _not_parquet(path: str, file: File, error: BaseException) -> DataError:
     """Say what the file is instead, or that its end is missing."""
+    size = file.size
+    ends = np.zeros(8, dtype=np.uint8), np.zeros(4, dtype=np.uint8)
     try:
-        size = handle.size()
-        handle.seek(0)
-        head = handle.read(8)
-        handle.seek(max(0, size - 4))
-        tail = handle.read(4)
-    except (pa.ArrowException, OSError) as worse:
+        for end, at in zip(ends, (0, max(0, size - 4)), strict=True):
+            file.fill(end[: size - at], at)
+    except (OSError, Declined) as worse:
         return unreadable(path, worse)
+    head, tail = (end[:size].tobytes() for end in ends)
     place = Place(path)
     if size == 0:
         return DataError("the file is empty, not Parquet", place=place)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streamloss.reading import runs
 from streamloss.reading.ahead import LARGEST, PAGES, Ahead, Page
 from streamloss.reading.codecs import AHEAD, Codec
-from streamloss.reading.footer import BOOLEAN, Chunk, Declined
+from streamloss.reading.footer import BOOLEAN, Chunk, Declined, File, Piece
 from streamloss.reading.levels import check_few, check_levels
 from streamloss.reading.specs import (
     PLAIN,
@@ -79,7 +79,7 @@ class Column:
 
     def __init__(
         self,
-        fd: int,
+        file: File,
         spec: Spec,
         chunks: Sequence[Chunk],
         end_of_data: int,
@@ -87,8 +87,8 @@ class Column:
         helpers: Executor | None = None,
         room: Room | None = None,
     ) -> None:
-        self._fd, self._spec, self._chunks = fd, spec, chunks
-        self._window = Window(fd, window)
+        self._spec, self._chunks = spec, chunks
+        self._window = Window(file, window)
         self._end_of_data = end_of_data
         self._ahead_pages = None if helpers is None else Ahead(helpers)
         self._page_ahead: Page | None = None  # where the page was looked at before its turn
@@ -97,7 +97,7 @@ class Column:
         self._behind: Bytes = np.empty(0, dtype=np.uint8)  # what is at hand behind the header of the page
         self._at = self._unread = 0  # where the next page begins, values of the chunk that no page was read for
         self._left = 0  # values of the page
-        self._values = Values(fd, spec, Room() if room is None else room)
+        self._values = Values(file, spec, Room() if room is None else room)
         self._sizes, self._phase = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.int64)
         self._header = np.zeros(HEADER_FIELDS, dtype=np.int64)
         self._stack, self._found = workspace()
@@ -109,6 +109,12 @@ class Column:
     def row_group(self) -> int:
         """Where it is."""
         return self._chunk.row_group
+
+    @property
+    def rest(self) -> list[Piece]:
+        """What it has not come to."""
+        pieces = [Piece(chunk.row_group, chunk.start, chunk.end) for chunk in self._chunks[self._next :]]
+        return [Piece(self._chunk.row_group, self._at, self._chunk.end), *pieces] if self._next else pieces
 
     def bound(self, values: NDArray[Any]) -> int:
         """What no label of `values`, filled last, is above (negative ones count as huge): often known for nothing."""
@@ -157,11 +163,12 @@ class Column:
         self._vain = 0 if done else self._vain + 1
         return done
 
-    def probe(self, pages: int) -> None:
-        """Looks at the headers of the first pages. Raises `Corrupt` where one claims what cannot be."""
+    def probe(self, pages: int, reach: int) -> None:
+        """Looks at the headers of the first pages within `reach` bytes. Raises `Corrupt` where one claims what cannot be."""
         self._open_chunk()
+        end = min(self._chunk.end, self._chunk.start + reach)
         for _ in range(pages):
-            if self._at >= self._chunk.end:
+            if self._at >= end:
                 break
             header = self._read_header()
             self._check_size(header[COMPRESSED], header[UNCOMPRESSED])

@@ -8,10 +8,9 @@ whatever is damaged, encrypted or elsewhere: the file is then pyarrow's.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,47 @@ class Declined(Exception):
     def __init__(self, reason: str, row_group: int | None = None) -> None:
         super().__init__(reason)
         self.row_group = row_group
+
+
+class Piece(NamedTuple):
+    """A range of a file that will be needed, and the row group that it is of."""
+
+    group: int
+    start: int
+    stop: int
+
+
+class File(Protocol):
+    """A file's bytes, wherever it is."""
+
+    size: int
+    reach: int  # bytes beyond the first ones of a column that are worth looking at only to know more of it
+
+    def __enter__(self) -> File:
+        """Itself, open."""
+
+    def __exit__(self, *_: object) -> None:
+        """Closes it."""
+
+    def check(self) -> None:
+        """Raises `DataError` when it is no more what it was expected to be."""
+
+    def expect(self, pieces: Callable[[], Sequence[Piece]]) -> None:
+        """Says what will be needed from now on."""
+
+    def fill(self, out: Any, at: int) -> None:
+        """Fills `out`, an array of bytes. Raises `Declined` when the file ends before."""
+
+    def tail(self) -> NDArray[np.uint8]:
+        """The end of the file with its whole footer, as far as there is one."""
+
+    def native(self) -> Any:
+        """What pyarrow reads through; a handle of its own, to be closed before the file."""
+
+
+def tail_length(tail: NDArray[np.uint8]) -> int:
+    """The bytes of the footer with what stands behind it, as the last eight bytes of a file have it."""
+    return int.from_bytes(tail[-8:-4].tobytes(), "little") + 8
 
 
 @dataclass(frozen=True)
@@ -149,28 +189,25 @@ def _scan_groups(data: Any, at: Any, end: Any, first: Any, leaves: Any, rows: An
 class Footer:
     """A file's footer; `leaf` and `chunks` look up what is needed."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, file: File) -> None:
         """Reads the footer. Raises `Declined` for anything but a plain Parquet file, and OSError."""
-        size = os.fstat(fd).st_size
-        tail = os.pread(fd, 8, max(0, size - 8))
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or length > size - 12:
+        tail = file.tail()
+        length = tail_length(tail)
+        if tail[-4:].tobytes() != b"PAR1" or length > file.size - 4:
             raise Declined("the footer is damaged or encrypted")
-        self.end_of_data = size - 8 - length
-        raw = os.pread(fd, length, self.end_of_data)
-        if len(raw) != length:
-            raise Declined("the footer is cut short")
-        self._data = np.frombuffer(raw, dtype=np.uint8)
+        self.end_of_data = file.size - length
+        self._data = tail[-length:-8]
+        self._data.flags.writeable = False
         self._stack, self._found = workspace()
         end = self._fields(0)
-        file = self._found.tolist()
-        if end < 0 or file[8] != MISSING:
+        found = self._found.tolist()
+        if end < 0 or found[8] != MISSING:
             raise Declined("the footer is damaged or encrypted")
-        self._groups_at = file[4]
-        self.row_groups = self._items(file[4])[0]
+        self._groups_at = found[4]
+        self.row_groups = self._items(found[4])[0]
         if self.row_groups > MOST_GROUPS:
             raise Declined(f"{self.row_groups} row groups")
-        self._schema(file[2])
+        self._schema(found[2])
 
     def _fields(self, at: int) -> int:
         return int(fields(self._data, at, len(self._data), self._found, self._stack))
@@ -236,6 +273,16 @@ class Footer:
             definition=sum(element[3] != 0 for element in path),
             repetition=sum(element[3] == _REPEATED for element in path),
         )
+
+    def pieces(self, names: Iterable[str], first: int, count: int) -> list[Piece]:
+        """Where some columns lie in `count` row groups from `first` on, as far as that can be told."""
+        leaves: list[int] = []
+        for name in names:
+            start, stop, leaf = self._columns.get(name, (0, 0, 0))
+            leaves += range(leaf, leaf + int((self._elements[start:stop, 5] <= 0).sum()))
+        _, chunks = self.chunks(leaves, first, count)
+        found = [chunk for of in chunks.values() for chunk in of if not isinstance(chunk, str)]
+        return [Piece(chunk.row_group, chunk.start, chunk.end) for chunk in found]
 
     def chunks(self, leaves: Sequence[int], first: int, count: int) -> tuple[NDArray[np.int64], dict[int, list[Chunk | str]]]:
         """The rows of every row group, and of `count` groups from `first` on the chunks of the leaves.

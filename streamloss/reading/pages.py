@@ -1,4 +1,4 @@
-"""The page reader of local Parquet files: needed columns straight from their pages, and pyarrow for what it leaves.
+"""The page reader of Parquet files: needed columns straight from their pages, and pyarrow for what it leaves.
 
 pyarrow rebuilds the levels of every list element; here they are only verified (`levels`), values are decoded once, into the
 arrays that the kernels take (`chunks`, `encodings`), and `columns.batch_of` judges rows as it does for pyarrow's. Read here
@@ -9,7 +9,6 @@ the row where they are met; the state that comes of it is the same to the bit. W
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
@@ -29,6 +28,7 @@ from streamloss.reading.chunks import STRETCH, Corrupt
 from streamloss.reading.chunks import Column as Pages
 from streamloss.reading.codecs import CODECS
 from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
+from streamloss.reading.files import open_file
 from streamloss.reading.footer import (
     BOOLEAN,
     DOUBLE,
@@ -36,10 +36,11 @@ from streamloss.reading.footer import (
     FLOAT,
     Chunk,
     Declined,
+    File,
     Footer,
+    Piece,
 )
 from streamloss.reading.kept import keep
-from streamloss.reading.paths import is_uri, unreadable
 from streamloss.reading.pool import empty
 from streamloss.reading.roles import CLASS_ROLES, Plan
 from streamloss.reading.specs import Spec, problem_of, spec_of
@@ -56,31 +57,30 @@ Key = tuple[str, str]  # role, column
 class _Found:
     """What the footer says of the needed columns: where row groups begin, what is read here, why the rest is not."""
 
+    footer: Footer | None  # where it is understood
     starts: NDArray[np.int64]
     end: int  # of the pages of all columns
     columns: dict[Key, tuple[Spec, list[Chunk]]]
     declined: dict[str, Declined]
 
 
-def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None, file: File | None = None) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
 
-    helpers: threads that may decompress pages ahead.
+    helpers: threads that may decompress pages ahead. file: as `arrow.part_file` gave it, when that was called before.
     """
-    if plan.reader == "arrow" or (plan.reader == "auto" and is_uri(part.path)):
-        yield from arrow.read_part(part, plan)
+    if plan.reader == "arrow":
+        yield from arrow.read_part(part, plan, file)
         return
-    with unchanged(part), _file(part.path) as fd:
-        yield from _batches(fd, part, plan, helpers)
+    with unchanged(part, plan, file) as opening:
+        yield from _batches(opening, part, plan, helpers)
 
 
 def why_not(path: str, plan: Plan) -> dict[str, str]:
     """The needed columns that the page reader would leave to pyarrow, and why, as far as the footer tells."""
-    if is_uri(path):
-        return dict.fromkeys(plan.needed, "it is not a local file")
     try:
-        with _file(path) as fd:
-            footer = Footer(fd)
+        with open_file(path) as file:
+            footer = Footer(file)
             found = _look_up(footer, plan, 0, footer.row_groups)
     except (Declined, DataError, OSError, ValueError, MemoryError) as error:
         return dict.fromkeys(plan.needed, str(error))
@@ -92,20 +92,21 @@ def peek_length(path: str, column: str) -> int | None:
 
     pyarrow says it, of pages that were looked at first: it would take the memory that a damaged one asks for.
     """
-    with suppress(Declined, OSError, ValueError, MemoryError):
-        if not is_uri(path):
-            with _file(path) as fd:
-                footer = Footer(fd)
-                leaf = footer.leaf(column)
-                byte = np.dtype(np.uint8)
-                _, chunks = footer.chunks([leaf.index], 0, footer.row_groups)
-                for chunk in chunks[leaf.index]:
-                    if not isinstance(chunk, str) and chunk.rows and chunk.codec in CODECS:
-                        spec = Spec(leaf.physical, leaf.definition, byte, None, byte, 0)
-                        with _named(path, column):
-                            Pages(fd, spec, [chunk], footer.end_of_data, _LEAST_WINDOW).probe(_PROBED)
-                        break
-    return arrow.peek_length(path, column)
+    with open_file(path) as file:
+        with suppress(Declined, OSError, ValueError, MemoryError):
+            footer = Footer(file)
+            leaf = footer.leaf(column)
+            byte = np.dtype(np.uint8)
+            _, chunks = footer.chunks([leaf.index], 0, footer.row_groups)
+            for chunk in chunks[leaf.index]:
+                if not isinstance(chunk, str) and chunk.rows and chunk.codec in CODECS:
+                    spec = Spec(leaf.physical, leaf.definition, byte, None, byte, 0)
+                    looked_at = [Piece(chunk.row_group, chunk.start, min(chunk.end, chunk.start + file.reach))]
+                    file.expect(partial(list, looked_at))
+                    with _named(path, column):
+                        Pages(file, spec, [chunk], footer.end_of_data, _LEAST_WINDOW).probe(_PROBED, file.reach)
+                    break
+        return arrow.peek_length(path, column, file)
 
 
 @contextmanager
@@ -117,26 +118,14 @@ def _named(path: str, column: str) -> Iterator[None]:
         raise DataError(str(error), place=Place(path, error.row_group, column=column)) from error
 
 
-@contextmanager
-def _file(path: str) -> Iterator[int]:
-    if is_uri(path):
-        raise DataError("the page reader reads local files only; --reader auto leaves others to pyarrow", place=Place(path))
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Iterator[Batch]:
-    found = _search(fd, part, plan)
+def _batches(file: File, part: Part, plan: Plan, helpers: Executor | None) -> Iterator[Batch]:
+    found = _search(file, part, plan)
     window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), STRETCH)
     room = Room()
-    readers = {key: Pages(fd, spec, chunks, found.end, window, helpers, room) for key, (spec, chunks) in found.columns.items()}
-    rest = _Rest(part, plan)
+    readers = {
+        key: Pages(file, spec, chunks, found.end, window, helpers, room) for key, (spec, chunks) in found.columns.items()
+    }
+    rest = _Rest(file, part, plan)
     try:
         for name, declined in found.declined.items():
             _refuse(part, plan, name, declined)
@@ -161,6 +150,7 @@ def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Itera
                 readers = {key: pages for key, pages in readers.items() if key[1] not in again}
                 columns = {key: column for key, column in columns.items() if key[1] not in again}
                 rest.begin(again, at)
+                file.expect(partial(_ahead, found, readers, part, rest.columns, at))
             batch = rest.take(n)
             read = partial(_either, columns, batch, plan, part.path)
             made = batch_of(read, plan, n, path=part.path, first_row=at, row_groups=found.starts)
@@ -169,6 +159,14 @@ def _batches(fd: int, part: Part, plan: Plan, helpers: Executor | None) -> Itera
             del batch, columns, read, stacks, made
     finally:
         rest.close()
+
+
+def _ahead(found: _Found, readers: dict[Key, Pages], part: Part, columns: list[str], row: int) -> list[Piece]:
+    """What will be needed from a row on: what readers have not come to, and other columns from its row group on."""
+    assert found.footer is not None
+    begin, end = int(np.searchsorted(found.starts, row, side="right")) - 1, part.row_groups[-1] + 1
+    pieces = found.footer.pieces(columns, begin, end - begin)
+    return [piece for pages in readers.values() for piece in pages.rest] + pieces
 
 
 def _refuse(part: Part, plan: Plan, name: str, declined: Declined) -> None:
@@ -216,8 +214,8 @@ class _Rest:
     Columns that are kept are always among them, for their values are Arrow's.
     """
 
-    def __init__(self, part: Part, plan: Plan) -> None:
-        self._part, self._plan = part, plan
+    def __init__(self, file: File, part: Part, plan: Plan) -> None:
+        self._file, self._part, self._plan = file, part, plan
         self.declined = False  # whether there are any that the page reader has left
         self.columns: list[str] = []
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -232,7 +230,7 @@ class _Rest:
         self._piece = None
 
     def _open(self, first_row: int) -> Iterator[pa.RecordBatch]:
-        with opened(self._part.path, self._plan.text_keys) as file:
+        with opened(self._part.path, self._plan.text_keys, self._file) as file:
             yield from record_batches(file, self._part, self._plan, self.columns, first_row)
 
     @property
@@ -274,11 +272,11 @@ class _Rest:
 # ---- what can be read
 
 
-def _search(fd: int, part: Part, plan: Plan) -> _Found:
+def _search(opening: File, part: Part, plan: Plan) -> _Found:
     """Everything about the needed columns of a part; where the footer itself is left to pyarrow, no column is read here."""
     first, count = part.row_groups[0], len(part.row_groups)
     try:
-        footer = Footer(fd)
+        footer = Footer(opening)
         if part.row_groups != tuple(range(first, first + count)) or first + count > footer.row_groups:
             raise Declined("its row groups are not those of the plan")
         found = _look_up(footer, plan, first, count)
@@ -288,8 +286,8 @@ def _search(fd: int, part: Part, plan: Plan) -> _Found:
         return found
     except (Declined, OSError, ValueError, MemoryError) as error:
         declined = error if isinstance(error, Declined) else Declined(str(error))
-        with opened(part.path) as file:
-            return _Found(arrow.group_starts(file), 0, {}, dict.fromkeys(plan.needed, declined))
+        with opened(part.path, file=opening) as file:
+            return _Found(None, arrow.group_starts(file), 0, {}, dict.fromkeys(plan.needed, declined))
 
 
 def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
@@ -317,4 +315,4 @@ def _look_up(footer: Footer, plan: Plan, first: int, count: int) -> _Found:
     columns = {key: found for key, found in columns.items() if key[1] not in declined}
     starts = np.zeros(len(rows), dtype=np.int64)
     np.cumsum(rows[:-1], out=starts[1:])
-    return _Found(starts, footer.end_of_data, columns, declined)
+    return _Found(footer, starts, footer.end_of_data, columns, declined)

@@ -15,7 +15,7 @@ import numpy as np
 
 from streamloss.errors import DataError
 from streamloss.reading.batch import Batch, Coded, Value
-from streamloss.reading.source import Input, Part, read_part
+from streamloss.reading.source import Input, in_time, read_part
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def paired(new: Input, old: Input, key: str | None) -> list[Callable[[], Iterato
         raise DataError(f"the models have different rows: {new.rows} of the new one, {old.rows} of the old one")
     if not new.is_stream and not old.is_stream and new.groups == old.groups:
         cuts = new.cuts()
-        parts = zip(new.parts(cuts=cuts), old.parts(cuts=cuts), strict=True)
-        return [partial(_aligned, partial(read_part, a, new.plan), partial(read_part, b, old.plan), key) for a, b in parts]
+        both = zip(*(in_time(read_part, source.parts(cuts=cuts), source.plan) for source in (new, old)), strict=True)
+        return [partial(_aligned, begin_new, begin_old, key) for begin_new, begin_old in both]
     return [partial(_aligned, partial(_all, new), partial(_all, old), key)]
 
 
@@ -44,8 +44,7 @@ def _all(source: Input) -> Iterator[Batch]:
     """All rows in order."""
     if source.is_stream:
         return source.stream()
-    parts: list[Part] = source.parts()
-    return chain.from_iterable(read_part(part, source.plan) for part in parts)
+    return chain.from_iterable(begin() for begin in in_time(read_part, source.parts(), source.plan))
 
 
 def _aligned(

@@ -1,7 +1,7 @@
-"""Paths, folders, globs and URIs become a sorted list of files, and a file has the size and time it was planned with.
+"""Paths, folders and globs become files, and a file has the size and time it was planned with.
 
-A local path stays as it was written; a URI (`s3://`, `gs://`, `file://`, …) goes through Arrow's filesystems. Folders
-are read recursively for `*.parquet` and `*.pq`; names that start with `_` or `.` are skipped there.
+A local path stays as it was written, `file://` before it or not; folders are read recursively for `*.parquet` and `*.pq`; names
+that start with `_` or `.` are skipped there. Other addresses (`s3://`, `gs://`, …) are `storage`'s.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from streamloss.errors import DataError, Place, UsageError
+from streamloss.errors import DataError, Place
 
 ENDINGS = (".parquet", ".pq")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)")
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,16 @@ class Stamp:
 
 
 def is_uri(path: str) -> bool:
-    """Whether the path is opened through Arrow's filesystems."""
-    return _URI.match(path) is not None
+    """Whether the path is the address of something on one of Arrow's filesystems."""
+    return ADDRESS.match(path) is not None
 
 
-def expand(paths: Sequence[str]) -> list[str]:
-    """All files that the paths, folders, globs and URIs stand for: sorted, each once."""
-    files: dict[str, str] = {}
-    for path in paths:
-        if not path:
-            raise UsageError("an empty path")
-        for file in _remote(path) if is_uri(path) else _local(path):
-            files.setdefault(file if is_uri(file) else os.path.realpath(file), file)
-    return sorted(files.values())
+def local(path: str) -> str | None:
+    """Where a file is on this machine; None for an address elsewhere."""
+    address = ADDRESS.match(path)
+    if address is None:
+        return path
+    return unquote(address[3]) if address[1] == "file" and address[2] in ("", "localhost") else None
 
 
 def partitions(path: str) -> dict[str, str | None]:
@@ -73,39 +69,12 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def stamp(path: str) -> Stamp:
-    """Size and time of modification; `DataError` when there is no such file."""
-    if is_uri(path):
-        filesystem, inner = _filesystem(path)
-        try:
-            info = filesystem.get_file_info(inner)
-            if info.type != pafs.FileType.File:
-                raise DataError("no such file", place=Place(path))
-            with filesystem.open_input_file(inner) as handle:
-                etag = (handle.metadata() or {}).get("ETag")
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(path, error) from error
-        return Stamp(info.size, info.mtime_ns, None if etag is None else etag.decode())
-    try:
-        found = Path(path).stat()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    return Stamp(found.st_size, found.st_mtime_ns)
-
-
 def identity(path: str, stamp: Stamp) -> str:
     """The whole path, size and time of modification: two shards of one name on two machines are two files."""
-    whole = path if is_uri(path) else os.path.realpath(path)
+    here = local(path)
+    whole = path if here is None else os.path.realpath(here)
     etag = "" if stamp.etag is None else f", ETag {stamp.etag}"
     return f"{whole} ({stamp.size} bytes, modified {stamp.mtime_ns}{etag})"
-
-
-def open_file(path: str) -> pa.NativeFile:
-    """A fresh handle of its own."""
-    if is_uri(path):
-        filesystem, inner = _filesystem(path)
-        return filesystem.open_input_file(inner)
-    return pa.OSFile(os.fsencode(path), "rb")  # pyarrow takes only text that is UTF-8
 
 
 def unreadable(path: str | None, error: BaseException, row_group: int | None = None) -> DataError:
@@ -119,7 +88,7 @@ def unreadable(path: str | None, error: BaseException, row_group: int | None = N
         return DataError("permission denied", place=place)
     if isinstance(error, MemoryError):
         return DataError("a value or page of it is too large for the memory there is; is the file damaged?", place=place)
-    text = first_line(error)
+    text = "; ".join((first_line(error), *getattr(error, "__notes__", ())))
     return DataError(f"cannot be read: {text}", place=place)
 
 
@@ -128,7 +97,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _local(path: str) -> list[str]:
+def local_files(path: str) -> list[str]:
+    """The files that a local path, folder or pattern stands for."""
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -179,8 +149,8 @@ def _folder(folder: str, must: bool = True) -> list[str]:
             folders.clear()
             continue
         seen.add(place)
-        folders[:] = sorted(name for name in folders if _visible(name))
-        files += [os.path.join(root, name) for name in names if _visible(name) and name.endswith(ENDINGS)]  # noqa: PTH118
+        folders[:] = sorted(name for name in folders if visible(name))
+        files += [os.path.join(root, name) for name in names if visible(name) and name.endswith(ENDINGS)]  # noqa: PTH118
     if must and not files:
         raise DataError(f"no {' or '.join('*' + end for end in ENDINGS)} files in this folder", place=Place(folder))
     return files
@@ -220,64 +190,6 @@ def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:
     return not dotted and fnmatch.fnmatchcase(name, part) and _fits(names[1:], wanted[1:])
 
 
-def _visible(name: str) -> bool:
+def visible(name: str) -> bool:
+    """Whether a file or folder of this name is looked at in a folder."""
     return not name.startswith(("_", "."))
-
-
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        filesystem, inner = pafs.FileSystem.from_uri(uri)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"no filesystem opens this address ({first_line(error)}); "
-            "known are paths and s3://, gs://, abfs://, hdfs://, file://",
-            place=Place(uri),
-        ) from error
-    return filesystem, inner
-
-
-def _remote(uri: str) -> list[str]:
-    base, mark, query = uri.partition("?")
-    magic = re.search(r"[*\[]", base)
-    try:
-        if magic:
-            root = base[: base.rindex("/", 0, magic.start())]
-            filesystem, inner = _filesystem(root + mark + query)
-            wanted = _glob_pattern(base[len(root) + 1 :])
-            found = [path for path in _under(filesystem, inner) if wanted.fullmatch(path[len(inner) :].lstrip("/"))]
-            if not found:
-                raise DataError("no file matches", place=Place(uri))
-        else:
-            root = base
-            filesystem, inner = _filesystem(uri)
-            info = filesystem.get_file_info(inner)
-            if info.type == pafs.FileType.File:
-                return [uri]
-            if info.type == pafs.FileType.NotFound:
-                raise DataError("no such file or folder", place=Place(uri))
-            found = [
-                path
-                for path in _under(filesystem, inner)
-                if path.endswith(ENDINGS) and all(map(_visible, path[len(inner) :].strip("/").split("/")))
-            ]
-            if not found:
-                raise DataError("no *.parquet or *.pq files in this folder", place=Place(uri))
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(uri, error) from error
-    return [f"{root.rstrip('/')}/{quote(path[len(inner) :].lstrip('/'), safe='/=')}{mark}{query}" for path in found]
-
-
-def _under(filesystem: pafs.FileSystem, folder: str) -> Iterator[str]:
-    for info in filesystem.get_file_info(pafs.FileSelector(folder, recursive=True)):
-        if info.type == pafs.FileType.File:
-            yield info.path
-
-
-def _glob_pattern(text: str) -> re.Pattern[str]:
-    """`*` within a folder, `**/` over any folders, `[abc]` one of these."""
-    out = ""
-    for part in re.findall(r"\*\*/|\*\*|\*|\[[^]]+\]|[^*\[]+|\[", text):
-        out += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}.get(part) or (
-            part.replace("[!", "[^") if part[0] == "[" and len(part) > 1 else re.escape(part)
-        )
-    return re.compile(out)

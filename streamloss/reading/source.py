@@ -27,19 +27,22 @@ from streamloss.reading import arrow, pages
 from streamloss.reading.arrow import Footer, Part, survey
 from streamloss.reading.batch import Batch
 from streamloss.reading.columns import convert, first_length
+from streamloss.reading.coming import in_time
+from streamloss.reading.files import expand
+from streamloss.reading.footer import File
 from streamloss.reading.inspection import facts
 from streamloss.reading.kept import check_kept, find_kept, keep
 from streamloss.reading.memory import from_arrays
 from streamloss.reading.pages import peek_length, why_not
-from streamloss.reading.paths import Stamp, expand, first_line, identity, partitions, unreadable
+from streamloss.reading.paths import Stamp, first_line, identity, local, partitions, unreadable
 from streamloss.reading.roles import PathKey, Plan, Reader, check_schema, make_plan, past_nulls
 
-__all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "open_input", "read_part"]
+__all__ = ["Input", "Part", "Plan", "Reader", "convert", "describe", "in_time", "open_input", "read_part"]
 
 PART_BYTES = 64 << 20
 Cut = tuple[int, int, int]  # the number of a file, and its row groups from one up to another
 STDIN = "-"
-_FOOTER_THREADS = 8
+_FOOTER_THREADS, _REMOTE_FOOTER_THREADS = 8, 24
 _LENGTH = 4  # bytes of the length of a message in a stream
 _MOST_METADATA = 256 << 20  # those of a million columns
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -152,13 +155,14 @@ class Input:
         self.files[0]["rows"] = at
 
 
-def read_part(part: Part, plan: Plan, helpers: Executor | None = None) -> Iterator[Batch]:
+def read_part(part: Part, plan: Plan, helpers: Executor | None = None, file: File | None = None) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time, by the reader that the plan asks for.
 
     helpers: threads that may decompress pages ahead.
+    file: the part's file, if it is open already.
     """
     at = -part.before
-    for batch in pages.read_part(part.whole, plan, helpers):
+    for batch in pages.read_part(part.whole, plan, helpers, file):
         at += len(batch)
         if at > 0:
             yield batch.rows(len(batch) - at, len(batch)) if at < len(batch) else batch
@@ -225,10 +229,14 @@ def open_input(
             check_kept(plan, footer.schema, path)
         return _plan_file(footer)
 
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+    with _footer_threads(files) as pool:
         all_planned = [*empty, _plan_file(first), *pool.map(planned, rest)]
     entries = [_entry(file.path, file.stamp, sum(file.rows), file.hash) for file in all_planned]
     return Input(plan, entries, is_stream=False, _planned=all_planned)
+
+
+def _footer_threads(files: list[str]) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FOOTER_THREADS if all(local(file) for file in files) else _REMOTE_FOOTER_THREADS)
 
 
 def _partitions(files: list[str]) -> dict[str, PathKey]:
@@ -261,7 +269,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
         data = pa.RecordBatchReader.from_batches(schema, batches)
     else:
         files = expand(paths)
-        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        with _footer_threads(files) as pool:
             footers = list(pool.map(survey, files))
         schema = next((f.schema for f in footers if f.metadata.num_rows), footers[0].schema)
         entries = [_entry(f.path, f.stamp, f.metadata.num_rows, f.hash) for f in footers]
@@ -275,7 +283,7 @@ def describe(data: Any, options: Options) -> dict[str, Any]:
     if plan is not None and not footers:
         left = dict.fromkeys(plan.needed, "it is no file")
     elif plan is not None:
-        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        with _footer_threads([footer.path for footer in footers]) as pool:
             for reasons in pool.map(why_not, [f.path for f in footers], [plan] * len(footers)):
                 left = reasons | left
     return facts(paths or [STDIN], entries, schema, footers, options, plan, problem, left)

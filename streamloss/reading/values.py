@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.reading import encodings, runs
-from streamloss.reading.footer import BOOLEAN, Declined
+from streamloss.reading.footer import BOOLEAN, Declined, File
 from streamloss.reading.pool import empty
 from streamloss.reading.specs import (
     DELTA,
@@ -26,7 +26,7 @@ from streamloss.reading.specs import (
     SPLIT,
     Spec,
 )
-from streamloss.reading.window import Bytes, read
+from streamloss.reading.window import Bytes
 
 BLOCK = 1 << 15  # indices that are unpacked before they are looked up
 _SHORT = "a page has fewer values than it says"
@@ -44,8 +44,8 @@ class Room:
 class Values:
     """The values of the page in hand: `take(out)` writes the next len(out) of them."""
 
-    def __init__(self, fd: int, spec: Spec, room: Room) -> None:
-        self._fd, self._spec, self._room = fd, spec, room
+    def __init__(self, file: File, spec: Spec, room: Room) -> None:
+        self._file, self._spec, self._room = file, spec, room
         self.take: Callable[[NDArray[Any]], None] = self._plain
         self._body: Any = None
         self._place = 0
@@ -155,7 +155,7 @@ class Values:
 
     def _from_file(self, out: NDArray[Any]) -> None:
         data = out.view(np.uint8)
-        read(self._fd, data, self._place)
+        self._file.fill(data, self._place)
         self._place += len(data)
 
     def _plain(self, out: NDArray[Any]) -> None:

@@ -1,19 +1,11 @@
-"""A stretch of a file in memory, moved forward as it is asked for.
-
-Bytes come by `preadv`, not through a memory map: a file that is truncated while a map of it is read ends the whole
-process (SIGBUS), here it is a short read. Nothing is lost by it: values that are stored plain and uncompressed are read
-where they are to stand at 8.5 to 9.5 GB/s, a map copied to the same place gave 8.1 (page cache, one thread, Xeon).
-"""
+"""A stretch of a file in memory, moved forward as it is asked for."""
 
 from __future__ import annotations
-
-import os
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.reading.footer import Declined
+from streamloss.reading.footer import Declined, File
 from streamloss.reading.pool import empty
 
 Bytes = NDArray[np.uint8]
@@ -24,8 +16,8 @@ SLACK = 1 << 12  # bytes behind a page that are read with it: the next one's hea
 class Window:
     """Some bytes of the file, read-only; at most `size` of them, or one page."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd, self.size = fd, size
+    def __init__(self, file: File, size: int) -> None:
+        self._file, self.size = file, size
         self._buffer: Bytes = empty((size,), np.dtype(np.uint8))
         self._held = self._buffer
         self._start = self._stop = 0
@@ -43,7 +35,7 @@ class Window:
             kept = self._held[at - start : stop - start] if start <= at < stop else self._held[:0]
             held = self._buffer if size <= len(self._buffer) else empty((size,), np.dtype(np.uint8))
             held[: len(kept)] = kept
-            read(self._fd, held[len(kept) : size], at + len(kept))
+            self._file.fill(held[len(kept) : size], at + len(kept))
             self._held, self._start, self._stop = held, at, at + size
             start, stop = at, at + size
         found = self._held[at - start : min(stop, limit) - start]
@@ -60,13 +52,3 @@ class Window:
             else:
                 self._start = self._stop = 0
             self._held = self._buffer
-
-
-def read(fd: int, out: Any, at: int) -> None:
-    """Fills `out`, an array of bytes, from the file. Raises `Declined` when the file ends before."""
-    done = 0
-    while done < len(out):
-        got = os.preadv(fd, [out[done:] if done else out], at + done)
-        if not got:
-            raise Declined("the file ends before its pages do")
-        done += got

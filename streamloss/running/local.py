@@ -23,7 +23,7 @@ from streamloss import jit
 from streamloss.errors import UsageError
 from streamloss.extents import Extents
 from streamloss.options import Options
-from streamloss.reading.source import Input, Part, Plan, read_part
+from streamloss.reading.source import Input, Part, Plan, in_time, read_part
 from streamloss.running.checkpoint import Checkpoint
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
@@ -328,7 +328,7 @@ def readers(source: Input, threads: int, parts: Sequence[Part] | None = None) ->
 
 def reading(parts: Sequence[Part], plan: Plan, threads: int) -> Begins:
     """How parts are read; where there are threads that no part is left for, they decompress pages."""
-    return lambda helpers: [partial(read_part, part, plan, helpers if threads > len(parts) else None) for part in parts]
+    return lambda helpers: list(in_time(read_part, parts, plan, helpers if threads > len(parts) else None))
 
 
 def add_all(whole: Adder, begins: Begins, threads: int, look: Look | None = None, keeper: Keeper | None = None) -> None:

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 from streamloss import jit
 from streamloss.reading.batch import Batch
-from streamloss.reading.source import Input, read_part
+from streamloss.reading.source import Input, in_time, read_part
 from streamloss.running.local import Watcher
 from streamloss.running.progress import Progress
 
@@ -153,7 +152,7 @@ def in_order(source: Input, work: Callable[[Batch], T], threads: int, watch: Wat
     if source.is_stream:
         runs = [_Run(source.stream)]
     else:
-        runs = [_Run(partial(read_part, part, source.plan)) for part in source.parts()]
+        runs = [_Run(begin) for begin in in_time(read_part, source.parts(), source.plan)]
     workers = threads if kernel_threads(threads) == 1 else 1
     line = _Line(runs, work, WAITING * workers)
     started, rows = time.monotonic(), 0

@@ -93,14 +93,16 @@ class Lost(StreamlossError):
 
 @dataclass(frozen=True)
 class Workers:
-    """Who measures parts. `slots` says how many may be measured at a time, `threads` by how many threads each; `fatal` are
-    exceptions of a part after which it is not tried again.
+    """Who measures parts. `slots` says how many may be measured at a time, `threads` by how many threads each.
+
+    deadly: exceptions of parts that were with a worker when it ended, once too often. One of them may be the reason, so they
+        are tried again one by one, with nothing else in work.
     """
 
     executor: Executor
     slots: Callable[[], int]
     threads: int = 1
-    fatal: tuple[type[BaseException], ...] = ()
+    deadly: tuple[type[BaseException], ...] = ()
 
 
 class _Task(NamedTuple):
@@ -126,6 +128,7 @@ class _Run:
         self._failures: list[tuple[_Task, BaseException]] = []
         self._limit = 1 << 62  # what stands behind is of no use any more
         self._todo: deque[_Task] = deque()
+        self._suspects: deque[_Task] = deque()
         self._sent: dict[Future[Measured], _Task] = {}
         self._slots, self._slots_seen, self._slots_missed = 0, -_SLOTS_LOOK, time.monotonic()
 
@@ -155,7 +158,7 @@ class _Run:
         """The state of all rows."""
         look, started = looking(self._source, watch, self.known), time.monotonic()
         try:
-            while self._todo or self._sent:
+            while self._todo or self._sent or self._suspects:
                 self._send()
                 for future in wait(self._sent, timeout=_LOOK, return_when=FIRST_COMPLETED).done:
                     self._take(future)
@@ -182,6 +185,8 @@ class _Run:
         """Has as much in work as there are workers for, and as much again, so that none of them waits."""
         try:
             self._look_for_workers()
+            if self._suspects and not self._todo and not self._sent:
+                self._todo.append(self._suspects.popleft())
             while self._todo and len(self._sent) < 2 * self._slots:
                 task = self._todo[0]
                 if task.place < self._limit:
@@ -238,11 +243,13 @@ class _Run:
     def _fail(self, task: _Task, error: Exception) -> None:
         """Tries it again, part by part, unless that is of no use."""
         bad = isinstance(error, DataError) and error.rule is not None
-        tries = TRIES if bad or isinstance(error, self._workers.fatal) else task.tries + 1
+        deadly = isinstance(error, self._workers.deadly)
+        tries = TRIES if bad else TRIES - 1 if deadly and task.tries < TRIES - 1 else task.tries + 1
         if tries < TRIES:
-            self._todo.extendleft(_Task(task.place + i, (part,), tries) for i, part in reversed([*enumerate(task.parts)]))
+            again = [_Task(task.place + i, (part,), tries) for i, part in enumerate(task.parts)]
+            (self._suspects if deadly else self._todo).extend(again)
             return
-        self._failures.append((task, error))
+        self._failures.append((task, RuntimeError("it ended every worker that tried it") if deadly else error))
         if bad or self._checkpoint is None:
             self._limit = min(self._limit, task.place)
 
@@ -255,7 +262,8 @@ class _Run:
         first = task.parts[0]
         if not isinstance(error, DataError):
             place = Place(first.path, first.row_groups[0], first.first_row)
-            error = DataError(f"could not be measured, {TRIES} times: {type(error).__name__}: {first_line(error)}", place=place)
+            kind = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+            error = DataError(f"could not be measured, {TRIES} times: {kind}{first_line(error)}", place=place)
         more = f"; {len(others)} more parts failed" if others else ""
         kept = f"; all others are kept in {self._checkpoint.path}" if self._checkpoint is not None else ""
         return DataError(f"{error}{more}{kept}") if more or kept else error
