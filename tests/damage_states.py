@@ -71,7 +71,7 @@ def _made(r):
     return [
         ({"logits": z, "label": y, "weight": w}, {"ignore_index": -1}),
         ({"prob": p, "label": bits}, {}),
-        ({"prob": p, "label": bits / 2, "weight": w}, few),
+        ({"prob": p, "label": bits / 2, "weight": w}, {"metrics": "cross_entropy,label_entropy,ece"}),
         ({"logprob": huge, "weight": w * 9, "bytes": number + 2}, {}),
         ({"logits": z, "target_logits": z[::-1], "label": y}, {"metrics": "kl_divergence,same_top,accuracy"}),
         (classes, few | {"by": ["g", "g,n"], "cluster": "c"}),
