@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
@@ -541,10 +540,8 @@ def test_views_are_kept_as_what_they_show(more: dict[str, Any], tmp_path: Path) 
         (coded, pa.large_string()),
     ):
         data = table(4).append_column("word", text).append_column("kept", column)
-        sources = [data]
-        with suppress(pa.ArrowNotImplementedError):  # pyarrow cannot write dictionaries of views; 20 no views at all
-            sources.append(write(tmp_path / "a.parquet", data))
-        for source in sources:
+        # pyarrow cannot write dictionaries of views
+        for source in (data,) if column is coded else (data, write(tmp_path / "a.parquet", data)):
             rows = streamloss.score(source, keep=["kept", "id"], **more)
             assert rows.schema.field("kept").type == kind
             assert rows["kept"].to_pylist() == [column[i].as_py() for i in rows["id"].to_pylist()]
