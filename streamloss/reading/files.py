@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamloss.errors import DataError, Place, UsageError
+from streamloss.memory import Claim, Exceeded, told
 from streamloss.reading import remote, storage
 from streamloss.reading.footer import Declined, File, Piece, tail_length
 from streamloss.reading.paths import Stamp, is_uri, local, local_files, unreadable
@@ -41,6 +42,9 @@ def open_file(path: str, expected: Stamp | None = None, *, anew: bool = False) -
     """
     here = local(path)
     return remote.RemoteFile(path, expected, anew) if here is None else LocalFile(path, here, expected)
+
+
+_PARSED = 10  # times as much as its bytes a footer takes when pyarrow has read it, about
 
 
 class LocalFile:
@@ -87,7 +91,13 @@ class LocalFile:
         """The end of the file with its whole footer, as far as there is one."""
         tail = self._read(min(self.size, remote.TAIL))
         wanted = tail_length(tail)
-        return self._read(wanted) if len(tail) < wanted <= self.size else tail
+        if not len(tail) < wanted <= self.size:
+            return tail
+        try:
+            Claim("footers").to(_PARSED * wanted, lambda: f"a footer of {told(wanted)} does not fit")
+        except Exceeded as error:
+            raise DataError(str(error), place=Place(self._path)) from error
+        return self._read(wanted)
 
     def _read(self, size: int) -> Bytes:
         out = np.empty(size, dtype=np.uint8)

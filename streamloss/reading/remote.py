@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from streamloss import memory
 from streamloss.errors import DataError, Place
 from streamloss.reading.footer import Declined, Piece, tail_length
 from streamloss.reading.paths import Stamp
@@ -172,14 +173,14 @@ class RemoteFile:
     def expect(self, pieces: Callable[[], Sequence[Piece]]) -> None:
         """From now on these ranges will be needed, group by group, those of a group side by side."""
         blocks: list[_Block] = []
-        room = BUDGET
+        room = budget = BUDGET if (allotted := memory.allotted()) is None else min(BUDGET, allotted.remote)
         wanted = sorted((piece for piece in pieces() if piece.start < piece.stop <= self.size), key=lambda piece: piece.group)
         for _, group in groupby(wanted, key=lambda piece: piece.group):
             ranges = sorted(group, key=lambda piece: piece.start)
-            if sum(piece.stop - piece.start for piece in ranges) <= BUDGET:
+            if sum(piece.stop - piece.start for piece in ranges) <= budget:
                 blocks += _one_after_another(ranges)
             else:
-                blocks += _side_by_side(ranges)
+                blocks += _side_by_side(ranges, budget)
                 room = max(room, 2 * len(ranges) * LEAST_BLOCK)
         with self._lock:
             self._forget()
@@ -334,9 +335,9 @@ def _stretches(pieces: list[Piece]) -> list[list[Piece]]:
     return found
 
 
-def _side_by_side(pieces: list[Piece]) -> list[_Block]:
+def _side_by_side(pieces: list[Piece], budget: int) -> list[_Block]:
     """Blocks of ranges that are too long to be held together, in the order in which rows need them."""
-    size = max(LEAST_BLOCK, min(BLOCK, BUDGET // (2 * len(pieces))))
+    size = max(LEAST_BLOCK, min(BLOCK, budget // (2 * len(pieces))))
     placed: list[tuple[float, _Block]] = []
     for piece in pieces:
         for start in range(piece.start, piece.stop, size):

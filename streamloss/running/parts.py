@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from streamloss import jit
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.extents import Extents
+from streamloss.memory import holding
 from streamloss.options import Options
 from streamloss.reading.paths import first_line
 from streamloss.reading.source import Input, Part, Plan
@@ -58,14 +59,15 @@ def measure(
     """
     jit.use_threads(threads)
     states = []
-    for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
-        with nullcontext() if jit.many_may_enter() else _ALONE:
-            whole = Accumulator(plan.task, options, threads)
-            add_all(whole, reading(group, plan, threads), threads)
-            state = whole.state()
-        state.columns, state.made = dict(plan.roles), maker()
-        state.inputs = [] if inputs is None else [inputs[number]]
-        states.append(state.to_bytes())
+    with holding(plan.memory):
+        for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
+            with nullcontext() if jit.many_may_enter() else _ALONE:
+                whole = Accumulator(plan.task, options, threads)
+                add_all(whole, reading(group, plan, threads), threads)
+                state = whole.state(last=True)
+            state.columns, state.made = dict(plan.roles), maker()
+            state.inputs = [] if inputs is None else [inputs[number]]
+            states.append(state.to_bytes())
     return Measured(states, maker())
 
 
@@ -175,7 +177,7 @@ class _Run:
             if self._checkpoint is not None and not self._torn:
                 self._checkpoint.write(self.total.state(), self._done)
             raise
-        state = self.total.state()
+        state = self.total.state(last=True)
         if self._checkpoint is not None:
             self._checkpoint.write(state, self._done)
         state.inputs = self._source.files
