@@ -40,7 +40,7 @@ from streamloss.digits import (
     carry_limbs,
     limbs_value,
 )
-from streamloss.errors import USED, DataError, StreamlossError
+from streamloss.errors import RULES, USED, DataError, StreamlossError
 from streamloss.extents import Extents
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
@@ -161,6 +161,11 @@ class State:
         """All rows, by no columns, and the slices at every temperature of the sweep, by their columns."""
         first, step = beside(self.options), 1 + len(self.options.groupings)
         return [{settled.by: settled for settled in self.slices[i : i + step]} for i in range(first, len(self.slices), step)]
+
+    @property
+    def rows_read(self) -> int:
+        """All rows: used, ignored and left out."""
+        return int(self.arrays["ledger"][: len(RULES) + 2].sum())
 
     @property
     def definition(self) -> dict[str, Any]:
