@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 import streamloss
 from streamloss.errors import DataError
 from streamloss.options import Options
-from streamloss.reading import remote, retries, storage
+from streamloss.reading import arrow, coming, remote, retries, storage
 from streamloss.reading.footer import Piece
 from streamloss.reading.paths import Stamp
 from streamloss.reading.source import describe, open_input, read_part
@@ -351,6 +352,26 @@ def test_what_fails_for_ever_is_one_line(what: str, store: Store) -> None:
     assert line.startswith("streamloss: error: s3://bucket/one.parquet: cannot be read: ")
     assert re.search(rf"; tried {retries.TRIES} times in \d+\.\d s$", line)
     assert max(Counter(store.requests).values()) <= 2 * retries.TRIES  # Arrow's tries and ours do not multiply
+
+
+def test_an_error_ends_what_is_on_its_way(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would come next is closed, and no more of it is asked for."""
+    for number in range(30):
+        write(folder / "queue" / f"{number:02}.parquet", table(number, 50))
+    opened: list[remote.RemoteFile] = []
+
+    def part_file(*args: Any) -> Any:
+        opened.append(arrow.part_file(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(coming, "part_file", part_file)
+    store.faults = lambda request: INTERNAL if request.key == "05.parquet" and request.start == 4 else None
+    with pytest.raises(DataError, match=r"s3://queue/05\.parquet: cannot be read: .*tried 5 times"):
+        streamloss.evaluate("s3://queue", threads=1, **OPTIONS)
+    ended = time.monotonic() + 30
+    while not all(file._closed for file in opened) and time.monotonic() < ended:
+        time.sleep(0.01)
+    assert len(opened) == 5 + coming.MOST and all(file._closed for file in opened)
 
 
 def test_a_list_is_tried_again(store: Store) -> None:

@@ -40,7 +40,11 @@ def in_time(
 
 
 def _read(coming: _Coming, number: int, read: Read, helpers: Executor | None) -> Iterator[Batch]:
-    yield from read(coming.parts[number], coming.plan, helpers, coming.take(number))
+    try:
+        yield from read(coming.parts[number], coming.plan, helpers, coming.take(number))
+    except BaseException:  # nobody will come to the others, or it does not matter when
+        coming.stop()
+        raise
 
 
 class _Coming:
@@ -67,3 +71,15 @@ class _Coming:
                     self._opened[self._next] = remote.fetchers().submit(part_file, part, self.plan)
                 self._next += 1
         return None if mine is None else mine.result()
+
+    def stop(self) -> None:
+        """Nothing more is asked for, and what was is closed."""
+        with self._lock:
+            self._next = len(self.parts)
+            while self._opened:
+                self._opened.popitem()[1].add_done_callback(_close)
+
+
+def _close(opened: Future[File]) -> None:
+    if not opened.exception():
+        opened.result().__exit__()

@@ -66,10 +66,10 @@ def find(path: str) -> Found:
     return tried(path, ask)
 
 
-def tried(path: str, request: Callable[[], T]) -> T:
-    """request(), tried again where that helps. Raises `DataError` with the path when it fails for good."""
+def tried(path: str, request: Callable[[], T], over: Callable[[], bool] = bool) -> T:
+    """request(), tried again where that helps, until it is over. Raises `DataError` with the path when it fails for good."""
     try:
-        return again(request, _passing)
+        return again(request, _passing, over)
     except (pa.ArrowException, OSError) as error:
         raise _failed(path, error) from error
 
