@@ -14,7 +14,6 @@ from types import FrameType
 import click
 
 from streamloss.errors import StreamlossError
-from streamloss.reading.retries import hurry
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
@@ -35,6 +34,8 @@ class Interrupts:
     @contextmanager
     def remembered(self) -> Iterator[None]:
         """Remembers every interrupt of the block, which raises KeyboardInterrupt as ever; others' handlers are left alone."""
+        from streamloss.reading.retries import hurry
+
         self.seen = False
         hurry.clear()
         usual = signal.default_int_handler

@@ -22,10 +22,8 @@ MOST = 16  # parts
 Read = Callable[..., Iterator[Batch]]
 
 
-def in_time(
-    read: Read, parts: Sequence[Part], plan: Plan, helpers: Executor | None = None
-) -> list[Callable[[], Iterator[Batch]]]:
-    """read(part, plan, helpers) of each of the parts, to be called once and from any thread; `read` is `pages.read_part`.
+def in_time(read: Read, parts: Sequence[Part], plan: Plan, *helpers: Executor | None) -> list[Callable[[], Iterator[Batch]]]:
+    """read(part, plan, *helpers) of each of the parts, to be called once and from any thread; `read` is `pages.read_part`.
 
     Begun in their order, they find what comes next on its way.
     """
@@ -33,15 +31,15 @@ def in_time(
     found: list[Callable[[], Iterator[Batch]]] = []
     for number, part in enumerate(parts):
         if local(part.path) is not None:
-            found.append(partial(read, part, plan, helpers))
+            found.append(partial(read, part, plan, *helpers))
         else:
-            found.append(partial(_read, coming, number, read, helpers))
+            found.append(partial(_read, coming, number, read, *helpers))
     return found
 
 
-def _read(coming: _Coming, number: int, read: Read, helpers: Executor | None) -> Iterator[Batch]:
+def _read(coming: _Coming, number: int, read: Read, *helpers: Executor | None) -> Iterator[Batch]:
     try:
-        yield from read(coming.parts[number], coming.plan, helpers, coming.take(number))
+        yield from read(coming.parts[number], coming.plan, *helpers, file=coming.take(number))
     except BaseException:  # nobody will come to the others, or it does not matter when
         coming.stop()
         raise

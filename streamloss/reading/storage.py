@@ -182,7 +182,7 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
                 else:
                     filesystem, inner = pafs.FileSystem.from_uri(f"{scheme}://{authority}/x{mark}{query}")
                     _opened[key] = filesystem, inner[:-1]
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError, TypeError) as error:
                 raise DataError(
                     f"no filesystem opens this address ({first_line(error)}); "
                     "known are paths and s3://, gs://, abfs://, hdfs://, file://",
