@@ -294,7 +294,7 @@ class RemoteFile:
             self._flying += 1
             self._last = None
         try:
-            tried(self._path, ask)
+            tried(self._path, ask, lambda: self._closed)
         finally:
             with self._lock:
                 self._flying -= 1

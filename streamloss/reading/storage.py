@@ -66,10 +66,10 @@ def find(path: str) -> Found:
     return tried(path, ask)
 
 
-def tried(path: str, request: Callable[[], T]) -> T:
-    """request(), tried again where that helps. Raises `DataError` with the path when it fails for good."""
+def tried(path: str, request: Callable[[], T], over: Callable[[], bool] = bool) -> T:
+    """request(), tried again where that helps, until it is over. Raises `DataError` with the path when it fails for good."""
     try:
-        return again(request, _passing)
+        return again(request, _passing, over)
     except (pa.ArrowException, OSError) as error:
         raise _failed(path, error) from error
 
@@ -182,7 +182,7 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
                 else:
                     filesystem, inner = pafs.FileSystem.from_uri(f"{scheme}://{authority}/x{mark}{query}")
                     _opened[key] = filesystem, inner[:-1]
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError, TypeError) as error:
                 raise DataError(
                     f"no filesystem opens this address ({first_line(error)}); "
                     "known are paths and s3://, gs://, abfs://, hdfs://, file://",
