@@ -3,7 +3,7 @@
 A request takes as long as its answer's first byte, 10 to 100 ms, and then its bytes at the speed of one connection. So a reader
 says beforehand what it is going to need (`expect`); neighbouring ranges become one, long ones are cut into blocks, and the
 blocks are fetched in the order of need, at most `BUDGET` bytes of them asked for or held at a time. A block that fails for a
-moment is tried again on its own, from the byte where it stopped. Whatever nobody expected is asked for as it comes.
+moment is tried again on its own. Whatever nobody expected is asked for as it comes.
 
 The content must stay the same: a file that is opened with a stamp has to have it then, and again after the last request.
 """
