@@ -31,6 +31,7 @@ from streamloss.digits import (
     RELIABILITY_SCORE,
     RELIABILITY_WEIGHT,
     Array,
+    carry_fixed,
     fixed_units,
     keyed,
     limbs_int,
@@ -40,7 +41,7 @@ from streamloss.options import Options, Task
 from streamloss.quantities import Plan
 from streamloss.slices import COUNTER_PAGES, Settled, label_pages
 
-MOST_ROWS = 1 << 50  # of a state: many may be merged before a count is beyond 2^63
+MOST_ROWS = 1 << 42  # of a state: Fixed digits of a count have room for as many
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -104,8 +105,10 @@ def check_groups(settled: Settled, ledger: Array) -> None:
         _check_group(group, p, weighted)
     _check_pages(settled, used, beyond)
     if p.reliability:
-        records = _records(arrays["bins"]) if arrays["bins"].size else arrays["reliability"]
-        _check_bins(records, used, beyond, weighted)
+        if arrays["bins"].size:
+            _check_counted_bins(arrays["bins"], used)
+        else:
+            _check_bins(arrays["reliability"], used, beyond, weighted)
     if arrays["classes"].size:
         _check_classes(arrays["classes"], used, beyond, settled.task)
 
@@ -200,47 +203,55 @@ def _check_pages(settled: Settled, used: Array, beyond: Array) -> None:
         raise ValueError("counters of other rows than there are")
 
 
-def _records(bins: Array) -> Array:
-    """Confidence bins that count, as records of reliability."""
-    records: Array = np.zeros((*bins.shape[:2], RELIABILITY_OUTCOME + FIXED_DIGITS), dtype=np.int64)
-    records[..., 0] = bins[..., 0]
-    records[..., RELIABILITY_OUTCOME + 1] = bins[..., 1] << 20
-    records[..., RELIABILITY_SCORE + 1 : RELIABILITY_SCORE + 3] = bins[..., 2:]
-    return records
+def _check_counted_bins(bins: Array, used: Array) -> None:
+    """Confidence bins that count, (groups, bins, 4): rows, those of outcome 1, digits `high` and `low` of the confidence."""
+    rows, outcome, high, low = np.moveaxis(bins, -1, 0)
+    _check_rows("confidence bins", rows, used)
+    most = rows << 20
+    if ((outcome < 0) | (outcome > rows) | (high < 0) | (high > most) | ((high == most) & (low > rows))).any():
+        raise ValueError("confidence bins that cannot be")
 
 
 def _check_bins(records: Array, used: Array, beyond: Array, weighted: bool) -> None:
     """Records of confidence bins, (groups, bins, RELIABILITY_WIDTH): neither confidence nor outcome is above the weight."""
     rows = records[..., 0]
-    if (rows < 0).any() or (rows > used[:, None]).any() or (rows.sum(axis=1) != used).any():
-        raise ValueError("confidence bins of other rows than there are")
+    _check_rows("confidence bins", rows, used)
     if records[rows == 0].any():
         raise ValueError("confidence bins of no rows")
     kept = records[(rows > 0) & (beyond[:, None] == 0)]
-    at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
-    weight, score, outcome = (fixed_units(kept[:, i : i + FIXED_DIGITS]) for i in at)
-    for n, w, *sums in zip(kept[:, 0].tolist(), weight, score, outcome, strict=True):
-        whole = w if weighted else n << FIXED_UNIT
-        if (w > 0) != weighted or any(not 0 <= each <= whole + n for each in sums):
+    n = kept[:, 0]
+    weight, *sums = (kept[:, i : i + FIXED_DIGITS] for i in (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME))
+    if (weight.any(axis=1) != weighted).any() or (weight[:, 0] < 0).any():
+        raise ValueError("weights of confidence bins that cannot be")
+    for each in sums:
+        rest = -each  # of the weight
+        if weighted:
+            rest += weight
+        else:
+            rest[:, 0] += n >> 20
+            rest[:, 1] += (n & (1 << 20) - 1) << 20
+        rest[:, -1] += n  # every row was rounded
+        carry_fixed(rest)
+        if (each[:, 0] < 0).any() or (rest[:, 0] < 0).any():
             raise ValueError("confidence bins that cannot be")
+
+
+def _check_rows(what: str, rows: Array, used: Array) -> None:
+    """Counts (groups, …) that are as many together as there are rows."""
+    if (rows < 0).any() or (rows > used[:, None]).any() or (rows.sum(axis=1) != used).any():
+        raise ValueError(f"{what} of other rows than there are")
 
 
 def _check_classes(records: Array, used: Array, beyond: Array, task: Task) -> None:
     """Records of classes, (groups, classes, …)."""
-    rows, infinite, weight = records[..., 0], records[..., CLASS_INFINITE], records[..., CLASS_WEIGHT]
-    if (
-        (rows < 0).any()
-        or (rows > used[:, None]).any()
-        or (records[..., CLASS_SUMS::FIXED_DIGITS] < 0).any()
-        or (weight < 0).any()
-    ):
+    rows, infinite, tops = records[..., 0], records[..., CLASS_INFINITE], records[..., CLASS_WEIGHT::FIXED_DIGITS]
+    if (tops < 0).any() or (infinite < 0).any() or (infinite > rows).any():
         raise ValueError("classes that cannot be")
-    if (infinite < 0).any() or (infinite > rows).any():
-        raise ValueError("classes of infinite rows that cannot be")
     weights = records[..., CLASS_WEIGHT:CLASS_SUMS].any(axis=-1)
     if task.label == "hard":
-        if (rows.sum(axis=1) != used).any() or records[rows == 0].any():
-            raise ValueError("classes of other rows than there are")
+        _check_rows("classes", rows, used)
+        if records[rows == 0].any():
+            raise ValueError("classes of no rows")
         wrong = weights != ((rows > 0) & task.weighted)
     else:
         wrong = np.any(weights, axis=1) != (used > 0)
