@@ -12,6 +12,7 @@ from typing import Any, Self
 from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.files import write_atomically
+from streamloss.memory import budgeted
 from streamloss.options import DISPLAY, PREDICTIONS, ROLES, TARGETS, Options
 from streamloss.reading.source import Input, Plan, Reader, convert, open_input
 from streamloss.reporting.comparing import summarize_comparison
@@ -21,6 +22,7 @@ from streamloss.reporting.rules import Gate
 from streamloss.reporting.summary import summarize
 from streamloss.reporting.temperature import Temperatures
 from streamloss.running import comparing, engines
+from streamloss.running.budget import fit
 from streamloss.running.calibrating import look
 from streamloss.running.engines import Engine, Way
 from streamloss.running.local import Watcher, run, thread_count
@@ -29,11 +31,13 @@ from streamloss.state import State
 from streamloss.state import merge as merge_states
 
 
+@budgeted
 def evaluate(
     paths: Any,
     *,
     threads: int | None = None,
     batch_rows: int | None = None,
+    max_memory: int | str | None = None,
     reader: Reader = "auto",
     progress: Watcher | None = None,
     save_state: str | Path | None = None,
@@ -52,6 +56,9 @@ def evaluate(
         an Arrow table, record batch or reader; or a dict of NumPy arrays, (n,) or (n, K).
     threads: threads that decode and add up (default: the cores of this process); the result does not depend on them.
     batch_rows: rows per chunk (default: about 8 MiB); the result does not depend on it.
+    max_memory: bytes, or a size such as '2GiB', that this process may hold, all in all, and each of its workers. Batches and
+        threads are made to fit; what does not fit raises `memory.Exceeded` before the memory is taken. The result does not
+        depend on it.
     reader: 'pages', our reader of Parquet pages, or an error where it cannot; 'arrow', pyarrow; 'auto' (default), pages where
         it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.
@@ -82,8 +89,10 @@ def evaluate(
     )
     clock = _Clock()
     source: Input = open_input(paths, asked, batch_rows, reader)
+    way = way.fitted(source, asked, chosen=batch_rows is not None)
+    count = way.threads
     state, known = engines.run(source, asked, way, progress)
-    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count, known) | {"engine": way.name}
+    ran = clock.facts(state.rows_read, source.bytes, count, known) | {"engine": way.name}
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     return _judged(summarize(state, **ran), gates)
@@ -115,6 +124,7 @@ def _judged(report: Report, gates: Sequence[Gate]) -> Report:
     return replace(report, gates=tuple(judge(gates, report.to_dict()))) if gates else report
 
 
+@budgeted
 def compare(
     paths: Any,
     *,
@@ -122,6 +132,7 @@ def compare(
     key: str | None = None,
     threads: int | None = None,
     batch_rows: int | None = None,
+    max_memory: int | str | None = None,
     reader: Reader = "auto",
     progress: Watcher | None = None,
     fail_if: str | Sequence[str] = (),
@@ -143,17 +154,20 @@ def compare(
     keys = () if key is None else (key,)
     source = open_input(paths, asked, batch_rows, reader, keys=keys)
     old_source = open_input(paths if baseline is None else baseline, old_asked, batch_rows, reader, keys=keys)
+    count = fit([source, old_source], asked, count, chosen=batch_rows is not None, sums=False)
     found = comparing.compare(source, old_source, asked, old_asked, key, count, progress)
     size = None if source.bytes is None or old_source.bytes is None else sum(entry["bytes"] or 0 for entry in found.inputs)
     ran = clock.facts(int(found.whole.new.arrays["ledger"][:, :14].sum()), size, count)
     return _judged(summarize_comparison(found, asked, **ran), gates)
 
 
+@budgeted
 def calibrate(
     paths: Any,
     *,
     threads: int | None = None,
     batch_rows: int | None = None,
+    max_memory: int | str | None = None,
     reader: Reader = "auto",
     progress: Watcher | None = None,
     fail_if: str | Sequence[str] = (),
@@ -177,13 +191,14 @@ def calibrate(
     source = open_input(paths, asked, batch_rows, reader)
     if source.rows is None:
         raise UsageError("calibrate reads its input several times: give files, a table or arrays, not a stream")
+    count = fit([source], asked, count, chosen=batch_rows is not None)
     state = run(source, asked, count, progress)
     found = Temperatures(state, asked)
     while (wanted := found.wanted()) is not None:
         if source.is_stream:
-            source = open_input(paths, asked, batch_rows, reader)
+            source = open_input(paths, asked, source.plan.batch_rows, reader)
         found.learn(wanted, look(source, asked, wanted, count, progress))
-    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count) | {"passes": 1 + found.looks}
+    ran = clock.facts(state.rows_read, source.bytes, count) | {"passes": 1 + found.looks}
     return _judged(summarize(state, command="calibrate", temperatures=found, **ran), gates)
 
 

@@ -106,3 +106,17 @@ def fixed_units(digits: Array) -> list[int]:
 def fixed_value(digits: Array) -> Fraction:
     """The exact number of one Fixed sum."""
     return Fraction(fixed_units(digits[None])[0], 1 << FIXED_UNIT)
+
+
+def fits_window(total: int, offset: int, width: int) -> bool:
+    """Whether a number stands in a window; the number alone decides, not the way in which it came about."""
+    above = total >> LIMB_BITS * offset
+    return above << LIMB_BITS * offset == total and above.bit_length() <= LIMB_BITS * (width - 1) + 62
+
+
+def put_limbs(total: int, limbs: Array) -> None:
+    """Writes a number into limbs of which the last one is signed."""
+    for i in range(len(limbs) - 1):
+        limbs[i] = total & ((1 << LIMB_BITS) - 1)
+        total >>= LIMB_BITS
+    limbs[-1] = total

@@ -169,6 +169,9 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
+_before: list[Callable[[], None]] = []
+
+
 class _Kept(caching.NullCache):
     """The compiled code of a kernel on disk: a file for every signature and CPU, SHA-256 and pickle.
 
@@ -188,6 +191,9 @@ class _Kept(caching.NullCache):
         target_context.refresh()
         key, path = self._place(sig, target_context.codegen())
         found = self._read(path, key, target_context)
+        if found is None:
+            for asked in _before:
+                asked()
         if found is None and path is not None:
             self.release()
             self._claimed = _claim(path)
@@ -334,6 +340,11 @@ def on_compile(callback: Callable[[], None]) -> None:
     once = _Once(callback)
     for kind in _COMPILING:
         event.register(kind, once)
+
+
+def before_compiling(callback: Callable[[], None]) -> None:
+    """Calls `callback` whenever a kernel is about to be compiled; what it raises stops that."""
+    _before.append(callback)
 
 
 def use_threads(threads: int) -> None:

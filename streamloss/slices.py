@@ -36,6 +36,7 @@ from streamloss.digits import (
     limbs_int,
     limbs_ints,
 )
+from streamloss.memory import Claim
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan
 
@@ -175,6 +176,7 @@ class Settled:
         self, task: Task, options: Options, p: Plan, by: tuple[str, ...], keys: list[Key], arrays: dict[str, Array]
     ) -> None:
         self.task, self.options, self.plan, self.by, self.keys, self.arrays = task, options, p, by, keys, arrays
+        self.claim: Claim | None = None  # of the memory for them
         self._shared: dict[str, list[Any]] = {}
         self._quantiles: dict[tuple[tuple[int, int], ...], list[list[list[int]]]] = {}
 

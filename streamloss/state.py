@@ -40,7 +40,7 @@ from streamloss.digits import (
     carry_limbs,
     limbs_value,
 )
-from streamloss.errors import USED, DataError, StreamlossError
+from streamloss.errors import RULES, USED, DataError, StreamlossError
 from streamloss.extents import Extents
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
@@ -52,7 +52,7 @@ SCHEMA = "streamloss.state/2"
 _ADD, _LIMBS, _FIXED, _EXTREMES = "add", "limbs", "fixed", "extremes"
 MAX_CLASSES = 1 << 31
 _PACKING = 1  # of zlib; 6 makes files a fifth smaller and takes three times as long
-_HASHED = 512  # lines of an array that are hashed at a time, for some are kept in a narrower type
+_HASHED = 512  # lines of an array that are hashed or packed at a time, for some are kept in a narrower type
 
 
 def fine_bins(bins: int) -> int:
@@ -163,6 +163,11 @@ class State:
         return [{settled.by: settled for settled in self.slices[i : i + step]} for i in range(first, len(self.slices), step)]
 
     @property
+    def rows_read(self) -> int:
+        """All rows: used, ignored and left out."""
+        return int(self.arrays["ledger"][: len(RULES) + 2].sum())
+
+    @property
     def definition(self) -> dict[str, Any]:
         """What the numbers mean: the task and the options that change a row's value. Part of the digest."""
         p = plan(self.task, self.options)
@@ -177,8 +182,8 @@ class State:
         hashed = hashlib.sha256(_json(self.definition if not headers else [self.definition, headers]))
         for name, array in self._named_arrays():
             hashed.update(f"\n{name} {array.shape}\n".encode())
-            for first in range(0, len(array), _HASHED):
-                hashed.update(np.ascontiguousarray(array[first : first + _HASHED], dtype="<i8").data)
+            for piece in _as_written(array):
+                hashed.update(piece)
         return hashed.hexdigest()
 
     def _named_arrays(self) -> Iterator[tuple[str, Array]]:
@@ -226,8 +231,9 @@ class State:
             "digest": self.digest,
         }
         text = _json(header)
-        packed = zlib.compress(b"".join(array.astype("<i8").tobytes() for _, array in self._named_arrays()), _PACKING)
-        body = MAGIC + len(text).to_bytes(8, "little") + text + packed
+        packer = zlib.compressobj(_PACKING)
+        packed = [packer.compress(piece) for _, array in self._named_arrays() for piece in _as_written(array)]
+        body = b"".join([MAGIC, len(text).to_bytes(8, "little"), text, *packed, packer.flush()])
         return body + hashlib.sha256(body).digest()
 
     @classmethod
@@ -313,11 +319,11 @@ class Total:
         """As `loss_of`."""
         return loss_of(self._first.task, plan(self._first.task, self._first.options), self._arrays)
 
-    def state(self) -> State:
-        """The state of all rows so far; more may be added afterwards."""
+    def state(self, last: bool = False) -> State:
+        """The state of all rows so far; more may be added afterwards, unless it is the `last`, which takes less memory."""
         normalize(self._arrays, self._shapes)
         arrays = {name: array.copy() for name, array in self._arrays.items()}
-        slices = [slices.settled() for slices in self._slices]
+        slices = [slices.settled(last) for slices in self._slices]
         return replace(self._first, arrays=arrays, slices=slices, inputs=list(self._inputs))
 
 
@@ -326,7 +332,7 @@ def merge(states: Sequence[State]) -> State:
     total = Total(states[0])
     for state in states[1:]:
         total.add(state)
-    return total.state()
+    return total.state(last=True)
 
 
 def rows_done(entry: dict[str, Any]) -> Extents:
@@ -365,6 +371,11 @@ def _unpacked(packed: bytes, shapes: list[dict[str, tuple[int, ...]]]) -> list[d
             found[-1][name] = flat.astype(np.int64).reshape(each[name])
             at += flat.nbytes
     return found
+
+
+def _as_written(array: Array) -> Iterator[memoryview]:
+    """The bytes of an array, some lines at a time."""
+    return (np.ascontiguousarray(array[first : first + _HASHED], dtype="<i8").data for first in range(0, len(array), _HASHED))
 
 
 def _json(value: object) -> bytes:

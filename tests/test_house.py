@@ -29,7 +29,15 @@ LIMIT = 450  # lines of a file
 # From the ground up. A layer may use itself and what stands below; layers of one line do not know one another.
 FLOORS = (
     ("errors", "jit"),
-    ("options", "ieee", "terms", "files", "extents"),  # terms: the working that calc shows, in plain Python
+    (
+        "options",
+        "ieee",
+        "terms",
+        "files",
+        "extents",
+        "memory",
+        "growing",
+    ),  # terms: the working that calc shows, in plain Python
     ("quantities",),
     ("digits", "conventions", "temperature"),
     ("slices",),
@@ -56,6 +64,7 @@ HOMES: dict[str, tuple[str, ...]] = {
             "digits",
             "slices",
             "slicing",
+            "growing",
             "coherence",
             "state",
             "comparison",

@@ -38,7 +38,7 @@ from streamloss.reading.source import describe, open_input, read_part
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks.store import CUT, DROP, INTERNAL, KEY, RESET, SLOW_DOWN, STALL, Request, Store  # noqa: E402
+from benchmarks.store import CLOSE, CUT, DROP, INTERNAL, KEY, RESET, SLOW_DOWN, STALL, Request, Store  # noqa: E402
 
 ROWS = 3000
 SETTINGS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -193,8 +193,8 @@ def test_other_filesystems_go_the_same_way(folder: Path, monkeypatch: pytest.Mon
     kept[key] = pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem()), ""
     local, there = f"{folder}/bucket/one.parquet", "hdfs://host:1/bucket/one.parquet"
     assert streamloss.evaluate(there, reader="pages", **OPTIONS).digest == streamloss.evaluate(local, **OPTIONS).digest
-    found = remote.stamp(there)
-    assert found == Stamp(Path(local).stat().st_size, Path(local).stat().st_mtime_ns, None)
+    with remote.RemoteFile(there) as file:
+        assert file.stamp == Stamp(Path(local).stat().st_size, Path(local).stat().st_mtime_ns, None)
 
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -303,13 +303,13 @@ def first_time(fault: str) -> Callable[[Request], str | None]:
 
 
 @pytest.mark.parametrize("reader", ["auto", "arrow"])
-@pytest.mark.parametrize("fault", [INTERNAL, SLOW_DOWN, DROP, CUT, RESET])
+@pytest.mark.parametrize("fault", [INTERNAL, SLOW_DOWN, RESET, DROP, CLOSE, CUT])
 def test_what_fails_for_a_moment_is_tried_again(fault: str, reader: Any, store: Store, folder: Path) -> None:
     local = streamloss.evaluate(folder / "bucket" / "shards", **MIXED)
     store.faults = first_time(fault)
     assert streamloss.evaluate("s3://bucket/shards", reader=reader, **MIXED).digest == local.digest
     requests = Counter(store.requests)
-    without = [request for request in requests if request.method == "HEAD"] if fault in (DROP, CUT) else []
+    without = [request for request in requests if request.method == "HEAD"] if fault in (DROP, CLOSE, CUT) else []
     assert all(requests[request] >= 2 for request in requests if request not in without)  # no body, nothing to cut
 
 

@@ -34,7 +34,7 @@ FORMATS = {
     "csv": Format((".csv",), "csvfile"),
     "html": Format((".html", ".htm"), "webpage"),
 }
-RUN = ("threads", "batch_rows", "reader")  # options of a run that change no number
+RUN = ("threads", "batch_rows", "max_memory", "reader")  # options of a run that change no number
 WRITTEN = ("form", "output", "plots", "junit")  # where a report goes
 PLOTS = "--plots"  # the one option that writes into a folder
 PLAIN = (TERMINAL, "json")  # the formats of what is no report: an inspection, a calculation
@@ -237,6 +237,7 @@ running = options(
     "Running",
     option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: all cores]"),
     option("--batch-rows", type=click.IntRange(min=1), metavar="N", help="Rows held at a time and thread."),
+    option("--max-memory", metavar="SIZE", help="Memory to hold at most, all in all: 800MB, 2GiB.  [default: no limit]"),
     option(
         "--reader",
         type=click.Choice(("auto", "pages", "arrow")),

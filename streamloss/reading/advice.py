@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from streamloss.memory import told
 from streamloss.reading import footer as bytewise
 from streamloss.reading.arrow import Footer
 from streamloss.reading.files import open_file
@@ -115,9 +116,9 @@ def advice(
     rows = [rows for footer in footers for rows in footer.group_rows]
     mean = sum(rows) * plan.row_bytes // max(1, len(rows))
     if len(rows) - len(footers) >= FEW and mean < SMALL:
-        say(None, f"row groups of {_size(mean)} on average; of about 16 MB they read faster")
+        say(None, f"row groups of {told(mean)} on average; of about 16 MB they read faster")
     elif slow and max(rows, default=0) * plan.row_bytes > LARGE:
-        largest = _size(max(rows) * plan.row_bytes)
+        largest = told(max(rows) * plan.row_bytes)
         say(None, f"row groups of up to {largest}, which one thread decodes; of 16 MB threads share them out")
     return found
 
@@ -142,7 +143,3 @@ def _instead(reason: str) -> str | None:
     if reason.startswith("there are nulls"):
         return "rows without nulls and of one length read faster; a mask can leave rows out"
     return None
-
-
-def _size(n: int) -> str:
-    return f"{n / 1e6:.3g} MB" if n >= 1e6 else f"{n / 1e3:.3g} kB" if n >= 1e3 else f"{n} B"

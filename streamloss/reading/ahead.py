@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
+from streamloss.memory import Claim
 from streamloss.reading.window import Bytes
 
 PAGES = 3  # looked ahead
@@ -29,6 +30,7 @@ class Page:
     body: Bytes
     unpack: Callable[[], Bytes]
     work: Future[Bytes]
+    claim: Claim
 
 
 class Ahead:
@@ -46,9 +48,9 @@ class Ahead:
         """Where the page after the last one begins; None where there is none."""
         return self._pages[-1].begin + len(self._pages[-1].body) if self._pages else None
 
-    def add(self, at: int, begin: int, header: list[int], body: Bytes, unpack: Callable[[], Bytes]) -> None:
-        """Has a page decompressed."""
-        self._pages.append(Page(at, begin, header, body, unpack, self._helpers.submit(unpack)))
+    def add(self, at: int, begin: int, header: list[int], body: Bytes, unpack: Callable[[], Bytes], claim: Claim) -> None:
+        """Has a page decompressed, whose memory was claimed."""
+        self._pages.append(Page(at, begin, header, body, unpack, self._helpers.submit(unpack), claim))
 
     def take(self, at: int) -> Page | None:
         """The page whose header begins there; None, and nothing is left, when it was not looked at."""

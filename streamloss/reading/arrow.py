@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from streamloss import memory
 from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
+from streamloss.reading.bounds import room_for_pages
 from streamloss.reading.columns import convert, first_length
-from streamloss.reading.files import open_file, stamp
+from streamloss.reading.files import open_file
 from streamloss.reading.footer import Declined, File, Piece, tail_length
 from streamloss.reading.footer import Footer as Places
 from streamloss.reading.kept import keep
@@ -30,6 +32,7 @@ from streamloss.reading.roles import Plan
 
 PEEK_ROWS = 16
 MAGIC = b"PAR1"
+_BUFFER = 1 << 20  # bytes that pyarrow reads at a time of every column
 _ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, Declined)  # what is raised over a damaged file
 _OTHERS = {
     b"ARROW1": "an Arrow file; write it as Parquet, or stream it with '-' as an Arrow IPC stream",
@@ -94,15 +97,14 @@ class Footer:
 
 def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
-    at = stamp(path)
-    with open_file(path) as bytes_:
+    with open_file(path, anew=True) as bytes_:
         try:
             tail = bytes_.tail()
             file = pq.ParquetFile(pa.BufferReader(tail))
         except _ERRORS as error:
             raise _not_parquet(path, bytes_, error) from error
         digest = hashlib.sha256(tail[-tail_length(tail) : -8].tobytes()).hexdigest()
-        footer = Footer(path, at, file.schema_arrow, file.metadata, digest)
+        footer = Footer(path, bytes_.stamp, file.schema_arrow, file.metadata, digest)
     if min(footer.group_rows, default=0) < 0:
         raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
     return footer
@@ -110,9 +112,14 @@ def survey(path: str) -> Footer:
 
 def read_part(part: Part, plan: Plan, file: File | None = None) -> Iterator[Batch]:
     """The part's rows in order, `plan.batch_rows` or fewer at a time. file: as `part_file` gave it."""
-    with unchanged(part, plan, file) as bytes_, opened(part.path, plan.text_keys, bytes_) as parquet:
+    columns, groups = tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), part.row_groups
+    with (
+        unchanged(part, plan, file) as bytes_,
+        room_for_pages(bytes_, part.path, columns, groups[0], len(groups)),
+        opened(part.path, plan.text_keys, bytes_) as parquet,
+    ):
         at, starts = part.first_row, group_starts(parquet)
-        for batch in record_batches(parquet, part, plan, tuple(dict.fromkeys((*plan.needed, *plan.kept_names))), at):
+        for batch in record_batches(parquet, part, plan, columns, at):
             converted = convert(batch, plan, path=part.path, first_row=at, row_groups=starts)
             yield keep(converted, batch, plan)
             del converted
@@ -176,7 +183,8 @@ def peek_length(path: str, column: str, file: File | None = None) -> int | None:
     file: the file, where it is open.
     """
     with opened(path, file=file) as parquet, _arrow_errors(path):
-        for batch in parquet.iter_batches(batch_size=PEEK_ROWS, columns=[column], use_threads=False):
+        rows = PEEK_ROWS if memory.limit() is None else 1
+        for batch in parquet.iter_batches(batch_size=rows, columns=[column], use_threads=False):
             length = first_length(batch.column(column))
             if length is not None:
                 return length
@@ -226,7 +234,7 @@ def opened(path: str, coded: Sequence[str] = (), file: File | None = None) -> It
                 native,
                 metadata=metadata,
                 pre_buffer=False,
-                buffer_size=1 << 20,
+                buffer_size=_BUFFER if memory.limit() is None else _BUFFER >> 4,
                 page_checksum_verification=True,
                 read_dictionary=list(coded),
             )

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from streamloss.memory import Claim, Exceeded, told
 from streamloss.reading import runs
 from streamloss.reading.ahead import LARGEST, PAGES, Ahead, Page
 from streamloss.reading.codecs import AHEAD, Codec
@@ -103,6 +104,7 @@ class Column:
         self._stack, self._found = workspace()
         self._vain = IN_VAIN  # runs of pages that came to nothing, one after the other
         self._page_bytes = HEADER_BYTES  # of the last page
+        self._claim, self._of_dictionary = Claim("pages"), Claim("pages")
         self._whole = False  # whether the values filled last came from one dictionary, or from none
 
     @property
@@ -163,9 +165,13 @@ class Column:
         self._vain = 0 if done else self._vain + 1
         return done
 
-    def probe(self, pages: int, reach: int) -> None:
-        """Looks at the headers of the first pages within `reach` bytes. Raises `Corrupt` where one claims what cannot be."""
+    def probe(self, pages: int, reach: int) -> int:
+        """Looks at the headers of the first pages within `reach` bytes; what the largest takes, as it is and as it becomes.
+
+        Raises `Corrupt` where one claims what cannot be.
+        """
         self._open_chunk()
+        largest = 0
         end = min(self._chunk.end, self._chunk.start + reach)
         for _ in range(pages):
             if self._at >= end:
@@ -173,6 +179,8 @@ class Column:
             header = self._read_header()
             self._check_size(header[COMPRESSED], header[UNCOMPRESSED])
             self._at += header[COMPRESSED]
+            largest = max(largest, header[COMPRESSED] + header[UNCOMPRESSED])
+        return largest
 
     # ---- pages
 
@@ -193,6 +201,7 @@ class Column:
         """Goes on to the next data page that has values."""
         self._values.release()
         self._window.trim()
+        self._claim.let_go()
         while not self._left:
             if not self._unread:
                 self._open_chunk()
@@ -262,12 +271,15 @@ class Column:
                     break
                 if not (self._window.size < size and header[UNCOMPRESSED] <= LARGEST and 0 <= levels < size):
                     break
+                claim = Claim("pages")
+                if not claim.tried(size + header[UNCOMPRESSED]):
+                    break
                 body = self._page(size)
                 codec = Codec(self._chunk.codec)  # its own: pyarrow's gzip has a state
                 unpack = partial(codec.decompress, body[levels:], header[UNCOMPRESSED] - levels)
-                ahead.add(at, self._at, header, body, unpack)
+                ahead.add(at, self._at, header, body, unpack, claim)
                 self._at += size
-        except (Declined, Corrupt, *_ERRORS):
+        except (Declined, Corrupt, Exceeded, *_ERRORS):
             pass  # when its turn comes, it is met again
         finally:
             self._at, self._behind = here, behind
@@ -276,7 +288,13 @@ class Column:
         """What the compressed part of the page becomes."""
         if self._page_ahead is not None and self._ahead_pages is not None:
             return self._ahead_pages.result(self._page_ahead)
+        self._hold(self._claim, size)
         return self._codec.decompress(data, size)
+
+    def _hold(self, claim: Claim, size: int) -> None:
+        """Claims what a page becomes. Raises `Exceeded`."""
+        if self._codec.compresses:
+            claim.to(size, lambda: f"a page that becomes {told(size)} does not fit")
 
     def _page(self, size: int) -> Bytes:
         """The body of the page whose header was read last."""
@@ -288,7 +306,9 @@ class Column:
         spec = self._spec
         if spec.physical == BOOLEAN or header[ENCODING] not in (PLAIN, PLAIN_DICTIONARY):
             raise Declined("its dictionary is encoded in an unknown way")
-        body = self._codec.decompress(self._page(size), header[UNCOMPRESSED])
+        data = self._page(size)
+        self._hold(self._of_dictionary, header[UNCOMPRESSED])
+        body = self._codec.decompress(data, header[UNCOMPRESSED])
         count = header[VALUES]
         if not 0 <= count * spec.stored.itemsize <= len(body):
             raise Corrupt("a dictionary has fewer values than it says", self.row_group)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from streamloss import memory
 from streamloss.errors import DataError, Place
 from streamloss.reading import arrow
 from streamloss.reading.arrow import Part, opened, record_batches, unchanged
 from streamloss.reading.batch import ARRAY_DTYPES, Batch
-from streamloss.reading.chunks import STRETCH, Corrupt
+from streamloss.reading.bounds import LEAST_WINDOW, check_first, named, room_for_pages
+from streamloss.reading.chunks import STRETCH
 from streamloss.reading.chunks import Column as Pages
-from streamloss.reading.codecs import CODECS
 from streamloss.reading.columns import Column, batch_of, column_of, dtype_of
 from streamloss.reading.files import open_file
 from streamloss.reading.footer import (
@@ -47,8 +48,6 @@ from streamloss.reading.specs import Spec, problem_of, spec_of
 from streamloss.reading.values import Room
 
 _WINDOWS = 16 << 20  # bytes that the columns of a part read ahead, together
-_LEAST_WINDOW = 1 << 14
-_PROBED = 32  # pages of a list column that are looked at before pyarrow is asked for its first rows
 
 Key = tuple[str, str]  # role, column
 
@@ -93,34 +92,14 @@ def peek_length(path: str, column: str) -> int | None:
     pyarrow says it, of pages that were looked at first: it would take the memory that a damaged one asks for.
     """
     with open_file(path) as file:
-        with suppress(Declined, OSError, ValueError, MemoryError):
-            footer = Footer(file)
-            leaf = footer.leaf(column)
-            byte = np.dtype(np.uint8)
-            _, chunks = footer.chunks([leaf.index], 0, footer.row_groups)
-            for chunk in chunks[leaf.index]:
-                if not isinstance(chunk, str) and chunk.rows and chunk.codec in CODECS:
-                    spec = Spec(leaf.physical, leaf.definition, byte, None, byte, 0)
-                    looked_at = [Piece(chunk.row_group, chunk.start, min(chunk.end, chunk.start + file.reach))]
-                    file.expect(partial(list, looked_at))
-                    with _named(path, column):
-                        Pages(file, spec, [chunk], footer.end_of_data, _LEAST_WINDOW).probe(_PROBED, file.reach)
-                    break
+        check_first(file, path, column)
         return arrow.peek_length(path, column, file)
-
-
-@contextmanager
-def _named(path: str, column: str) -> Iterator[None]:
-    """Says where a page is corrupt."""
-    try:
-        yield
-    except Corrupt as error:
-        raise DataError(str(error), place=Place(path, error.row_group, column=column)) from error
 
 
 def _batches(file: File, part: Part, plan: Plan, helpers: Executor | None) -> Iterator[Batch]:
     found = _search(file, part, plan)
-    window = min(max(_WINDOWS // max(1, len(found.columns)), _LEAST_WINDOW), STRETCH)
+    windows = _WINDOWS if (allotted := memory.allotted()) is None else min(_WINDOWS, allotted.windows)
+    window = min(max(windows // max(1, len(found.columns)), LEAST_WINDOW), STRETCH)
     room = Room()
     readers = {
         key: Pages(file, spec, chunks, found.end, window, helpers, room) for key, (spec, chunks) in found.columns.items()
@@ -139,7 +118,7 @@ def _batches(file: File, part: Part, plan: Plan, helpers: Executor | None) -> It
             stacks = _stacks(plan, n)
             for (role, name), pages in readers.items():
                 try:
-                    with _named(part.path, name):
+                    with named(part.path, name, pages):
                         columns[role, name] = _read(plan, role, pages, found.columns[role, name][0], name, n, stacks.get(role))
                 except Declined as declined:
                     _refuse(part, plan, name, declined)
@@ -230,7 +209,11 @@ class _Rest:
         self._piece = None
 
     def _open(self, first_row: int) -> Iterator[pa.RecordBatch]:
-        with opened(self._part.path, self._plan.text_keys, self._file) as file:
+        groups = self._part.row_groups
+        with (
+            room_for_pages(self._file, self._part.path, self.columns, groups[0], len(groups)),
+            opened(self._part.path, self._plan.text_keys, self._file) as file,
+        ):
             yield from record_batches(file, self._part, self._plan, self.columns, first_row)
 
     @property

@@ -42,7 +42,7 @@ def is_uri(path: str) -> bool:
 
 def local(path: str) -> str | None:
     """Where a file is on this machine; None for an address elsewhere."""
-    address = ADDRESS.match(path)
+    address = ADDRESS.match(path) if "://" in path else None  # of ten thousand paths none need be matched
     if address is None:
         return path
     return unquote(address[3]) if address[1] == "file" and address[2] in ("", "localhost") else None

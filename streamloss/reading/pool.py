@@ -10,7 +10,10 @@ import weakref
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from streamloss import memory
 
 LEAST = 1 << 17  # below, NumPy's own is as good
 MOST_KEPT = 12
@@ -45,5 +48,15 @@ def _taken(size: int) -> NDArray[np.uint8]:
 
 
 def _keep(store: NDArray[np.uint8]) -> None:
-    if len(_free) < MOST_KEPT:
+    most = memory.limit()
+    if len(_free) < MOST_KEPT and (most is None or len(store) <= most // (2 * MOST_KEPT)):
         _free.append(store)
+
+
+def give_back() -> None:
+    """Keeps nothing for later."""
+    _free.clear()
+    pa.default_memory_pool().release_unused()
+
+
+memory.on_need(give_back)

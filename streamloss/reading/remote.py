@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from streamloss import memory
 from streamloss.errors import DataError, Place
 from streamloss.reading.footer import Declined, Piece, tail_length
 from streamloss.reading.paths import Stamp
@@ -74,15 +75,11 @@ def fetchers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(FETCHERS, thread_name_prefix="streamloss-fetch")
 
 
-def stamp(path: str) -> Stamp:
-    """What the file is now. Raises `DataError` when there is none."""
-    return _look(path).stamp
-
-
-def _look(path: str) -> Found:
+def _look(path: str) -> tuple[Found, Bytes]:
     found, known = find(path), _memory.get(path)
-    _memory.put(path, found, known[1] if known is not None and known[0].stamp == found.stamp else _NONE)
-    return found
+    tail = known[1] if known is not None and known[0].stamp == found.stamp else _NONE
+    _memory.put(path, found, tail)
+    return found, tail
 
 
 class _Block:
@@ -100,13 +97,18 @@ class RemoteFile:
 
     reach = 4 << 20
 
-    def __init__(self, path: str, expected: Stamp | None = None) -> None:
-        """Opens it; when a stamp is expected, and the file has it no more, that is a `DataError`."""
+    def __init__(self, path: str, expected: Stamp | None = None, anew: bool = False) -> None:
+        """Opens it; when a stamp is expected, and the file has it no more, that is a `DataError`.
+
+        anew: it is looked at again even where it is remembered as it is expected to be.
+        """
         known = _memory.get(path)
-        fresh = known is None or expected not in (None, known[0].stamp)
-        self._found, self._tail = (_look(path), _NONE) if fresh or known is None else known
+        if known is None or anew or expected not in (None, known[0].stamp):
+            known = _look(path)
+        self._found, self._tail = known
         self._path, self._expected = path, expected
-        self.size = self._found.stamp.size
+        self.stamp = self._found.stamp
+        self.size = self.stamp.size
         self._lock = threading.Lock()
         self._last: Future[Found] | None = None  # what it is after the last request
         self._blocks: list[_Block] = []  # in the order of need
@@ -171,14 +173,14 @@ class RemoteFile:
     def expect(self, pieces: Callable[[], Sequence[Piece]]) -> None:
         """From now on these ranges will be needed, group by group, those of a group side by side."""
         blocks: list[_Block] = []
-        room = BUDGET
+        room = budget = BUDGET if (allotted := memory.allotted()) is None else min(BUDGET, allotted.remote)
         wanted = sorted((piece for piece in pieces() if piece.start < piece.stop <= self.size), key=lambda piece: piece.group)
         for _, group in groupby(wanted, key=lambda piece: piece.group):
             ranges = sorted(group, key=lambda piece: piece.start)
-            if sum(piece.stop - piece.start for piece in ranges) <= BUDGET:
+            if sum(piece.stop - piece.start for piece in ranges) <= budget:
                 blocks += _one_after_another(ranges)
             else:
-                blocks += _side_by_side(ranges)
+                blocks += _side_by_side(ranges, budget)
                 room = max(room, 2 * len(ranges) * LEAST_BLOCK)
         with self._lock:
             self._forget()
@@ -333,9 +335,9 @@ def _stretches(pieces: list[Piece]) -> list[list[Piece]]:
     return found
 
 
-def _side_by_side(pieces: list[Piece]) -> list[_Block]:
+def _side_by_side(pieces: list[Piece], budget: int) -> list[_Block]:
     """Blocks of ranges that are too long to be held together, in the order in which rows need them."""
-    size = max(LEAST_BLOCK, min(BLOCK, BUDGET // (2 * len(pieces))))
+    size = max(LEAST_BLOCK, min(BLOCK, budget // (2 * len(pieces))))
     placed: list[tuple[float, _Block]] = []
     for piece in pieces:
         for start in range(piece.start, piece.stop, size):

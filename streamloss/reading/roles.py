@@ -20,6 +20,7 @@ from typing import Literal, cast
 import pyarrow as pa
 
 from streamloss.errors import DataError, Place, UsageError
+from streamloss.memory import Allotment
 from streamloss.options import PREDICTIONS, ROLES, TARGETS, Form, LabelKind, Options, Task
 from streamloss.reading.batch import ARRAY_DTYPES
 from streamloss.reading.layouts import is_number, key_kind_of, label_kind_of, layout_of, storage, value_dtype
@@ -54,6 +55,7 @@ class Plan:
     reader: Reader = "auto"
     of_path: tuple[tuple[str, PathKey], ...] = ()  # columns of --by that the path tells, not the file
     kept: tuple[tuple[pa.Field, PathKey | None], ...] = ()  # columns that go through as they are, and if the path tells them
+    memory: Allotment | None = None  # of a budget, for whoever reads this in whatever process
 
     @property
     def prediction(self) -> str:

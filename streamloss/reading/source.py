@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
+from streamloss import memory
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.extents import Extents
 from streamloss.options import Options, Task
@@ -236,6 +237,8 @@ def open_input(
 
 
 def _footer_threads(files: list[str]) -> ThreadPoolExecutor:
+    if memory.limit() is not None:
+        return ThreadPoolExecutor(1)  # a footer becomes many times as large
     return ThreadPoolExecutor(_FOOTER_THREADS if all(local(file) for file in files) else _REMOTE_FOOTER_THREADS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.memory import Claim, told
 from streamloss.reading.footer import Declined, File
 from streamloss.reading.pool import empty
 
@@ -21,6 +22,7 @@ class Window:
         self._buffer: Bytes = empty((size,), np.dtype(np.uint8))
         self._held = self._buffer
         self._start = self._stop = 0
+        self._claim = Claim("pages")
 
     def view(self, at: int, least: int, limit: int, ahead: int) -> Bytes:
         """`least` bytes from `at`, and those behind them that are at hand; none from `limit` on.
@@ -33,7 +35,10 @@ class Window:
                 raise Declined("a page reaches beyond its column chunk")
             size = min(limit - at, max(least + SLACK, min(ahead, len(self._buffer))))
             kept = self._held[at - start : stop - start] if start <= at < stop else self._held[:0]
-            held = self._buffer if size <= len(self._buffer) else empty((size,), np.dtype(np.uint8))
+            held = self._buffer
+            if size > len(held):
+                self._claim.to(size, lambda: f"a page of {told(least)} does not fit")
+                held = empty((size,), np.dtype(np.uint8))
             held[: len(kept)] = kept
             self._file.fill(held[len(kept) : size], at + len(kept))
             self._held, self._start, self._stop = held, at, at + size
@@ -52,3 +57,4 @@ class Window:
             else:
                 self._start = self._stop = 0
             self._held = self._buffer
+            self._claim.let_go()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -12,24 +13,34 @@ def encode(value: Any) -> bytes:
 
     Raises `ValueError` on a NaN: what could not be computed is a null with its reason, made where the reason is known.
     """
-    if isinstance(value, dict):
-        lines = [f"{json.dumps(key, ensure_ascii=False)}: {_value(entry, f'report.{key}')}" for key, entry in value.items()]
-        text = "{\n  " + ",\n  ".join(lines) + "\n}" if lines else "{}"
-    else:
-        text = _value(value, "report")
     # A path may hold bytes that are no UTF-8; Python keeps them as lone surrogates, and JSON can spell those: \udc80.
-    return (text + "\n").encode("utf-8", errors="backslashreplace")
+    return b"".join(piece.encode("utf-8", errors="backslashreplace") for piece in _pieces(value))
 
 
-def _value(value: Any, where: str) -> str:
+def _pieces(value: Any) -> Iterator[str]:
+    """The text, a line or less at a time: of thousands of slices it is large, and is not put together twice."""
+    if isinstance(value, dict) and value:
+        for i, (key, entry) in enumerate(value.items()):
+            yield f"{',' if i else '{'}\n  {json.dumps(key, ensure_ascii=False)}: "
+            yield from _value(entry, f"report.{key}")
+        yield "\n}"
+    else:
+        yield from _value(value, "report")
+    yield "\n"
+
+
+def _value(value: Any, where: str) -> Iterator[str]:
     """What stands behind a key of the report, its further lines four places in."""
     if isinstance(value, list | tuple) and value:
-        items = (_compact(item, f"{where}[{i}]") for i, item in enumerate(value))
-        return "[\n    " + ",\n    ".join(items) + "\n  ]"
-    if isinstance(value, dict) and value:
-        items = (f"{json.dumps(key, ensure_ascii=False)}: {_compact(item, f'{where}.{key}')}" for key, item in value.items())
-        return "{\n    " + ",\n    ".join(items) + "\n  }"
-    return _compact(value, where)
+        for i, item in enumerate(value):
+            yield f"{',' if i else '['}\n    {_compact(item, f'{where}[{i}]')}"
+        yield "\n  ]"
+    elif isinstance(value, dict) and value:
+        for i, (key, entry) in enumerate(value.items()):
+            yield f"{',' if i else '{'}\n    {json.dumps(key, ensure_ascii=False)}: {_compact(entry, f'{where}.{key}')}"
+        yield "\n  }"
+    else:
+        yield _compact(value, where)
 
 
 def _compact(value: Any, where: str) -> str:

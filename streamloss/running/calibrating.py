@@ -33,7 +33,7 @@ def look(
     whole = _Look(source.task, options, temperatures, threads)
     add_all(whole, readers(source, threads), threads, looking(source, watch))
     whole.settle()
-    return {slices.by: slices.settled() for slices in whole.slices}
+    return {slices.by: slices.settled(last=True) for slices in whole.slices}
 
 
 class _Look:
@@ -63,7 +63,7 @@ class _Look:
         """Takes over what the shares have added."""
         for share in self._shares:
             for mine, theirs in zip(self.slices, share.slices, strict=True):
-                mine.absorb(theirs)
+                mine.take_over(theirs)
         self._shares = []
 
     def loss_so_far(self) -> tuple[Fraction, Fraction]:

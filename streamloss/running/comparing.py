@@ -109,7 +109,7 @@ class Comparator:
         for share in self._shares:
             for mine, theirs in zip(self.groupings, share.groupings, strict=True):
                 for slices, other in zip(mine, theirs, strict=True):
-                    slices.absorb(other)
+                    slices.take_over(other)
         self._shares = []
 
     def add(self, pair: Pair) -> None:
@@ -213,9 +213,9 @@ class Comparator:
         return limbs_value(arrays["moments"][at, 0]), Fraction(used - int(arrays["infinite"][at]))
 
     def comparison(self) -> Comparison:
-        """All rows so far."""
+        """All rows; no more may be added afterwards."""
         self.settle()
-        groupings = [Sides(*(slices.settled() for slices in sides)) for sides in self.groupings]
+        groupings = [Sides(*(slices.settled(last=True) for slices in sides)) for sides in self.groupings]
         return Comparison(self.task, self.old_task, self.options, self.old_options, groupings)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -13,6 +13,7 @@ from streamloss.errors import UsageError
 from streamloss.options import Options
 from streamloss.reading.source import Input
 from streamloss.running import local, parts
+from streamloss.running.budget import fit
 from streamloss.running.cache import Cache
 from streamloss.running.checkpoint import EVERY, opened
 from streamloss.running.local import Watcher
@@ -44,6 +45,13 @@ class Way:
             raise UsageError("executor is a concurrent.futures.Executor, and is an engine of its own")
         if self.checkpoint_every is not None and (self.checkpoint is None or not self.checkpoint_every >= 0):
             raise UsageError("--checkpoint-every is a number of seconds, 0 or more, between two writings of --checkpoint")
+
+    def fitted(self, source: Input, options: Options, *, chosen: bool) -> Way:
+        """The way that the budget of memory allows, with batches that fit; see `budget.fit`."""
+        if self.engine != "local" or self.executor is not None:
+            fit([source], options, 1, chosen=chosen)  # every worker's budget is its own
+            return self
+        return replace(self, threads=fit([source], options, self.threads, chosen=chosen))
 
     @property
     def name(self) -> str:

@@ -313,7 +313,7 @@ def run(
     keeper = None if checkpoint is None else _Kept(whole, source, parts, checkpoint)
     resumed = 0 if checkpoint is None else checkpoint.rows
     add_all(whole, readers(source, threads, parts), threads, looking(source, watch, resumed), keeper)
-    state = whole.state()
+    state = whole.state(last=True)
     state.columns = dict(source.roles)
     state.inputs = source.files
     return state if checkpoint is None else checkpoint.conclude(state)

@@ -260,8 +260,8 @@ class Accumulator:
                 arrays[name] += array
         return loss_of(self.task, self.plan, arrays)
 
-    def state(self) -> State:
-        """The state of all rows so far; more may be added afterwards."""
+    def state(self, last: bool = False) -> State:
+        """The state of all rows so far; more may be added afterwards, unless it is the `last`, which takes less memory."""
         self.settle()
         normalize(self.arrays, self.shapes, above=(1 << 62) // self.threads)
         whole = {name: array.sum(axis=0) for name, array in self.arrays.items()}
@@ -270,4 +270,4 @@ class Accumulator:
         if self._makes_whole:
             self.slices[0].add_whole(whole)
         normalize(whole, self.shapes)
-        return State(self.task, self.options, whole, [slices.settled() for slices in self.slices])
+        return State(self.task, self.options, whole, [slices.settled(last) for slices in self.slices])

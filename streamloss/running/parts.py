@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from streamloss import jit
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.extents import Extents
+from streamloss.memory import holding
 from streamloss.options import Options
 from streamloss.reading.paths import first_line
 from streamloss.reading.source import Input, Part, Plan
@@ -33,6 +34,7 @@ WORK_BYTES = 512 << 20  # decoded values that are about a second of work, of sho
 FILE_BYTES = 1 << 20  # to open a file takes as long as so many of them
 _BUNDLES = 4  # for every worker at least, so that none waits long for the last one
 _LEAST_BYTES = 1 << 22
+_SERVED = 100  # workers whose states are taken in as they come, at a second for each; of more each has longer work
 TRIES = 3
 _LOOK = 0.1
 _SLOTS_LOOK = 1.0  # seconds between two looks at how many workers there are
@@ -58,14 +60,15 @@ def measure(
     """
     jit.use_threads(threads)
     states = []
-    for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
-        with nullcontext() if jit.many_may_enter() else _ALONE:
-            whole = Accumulator(plan.task, options, threads)
-            add_all(whole, reading(group, plan, threads), threads)
-            state = whole.state()
-        state.columns, state.made = dict(plan.roles), maker()
-        state.inputs = [] if inputs is None else [inputs[number]]
-        states.append(state.to_bytes())
+    with holding(plan.memory):
+        for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
+            with nullcontext() if jit.many_may_enter() else _ALONE:
+                whole = Accumulator(plan.task, options, threads)
+                add_all(whole, reading(group, plan, threads), threads)
+                state = whole.state(last=True)
+            state.columns, state.made = dict(plan.roles), maker()
+            state.inputs = [] if inputs is None else [inputs[number]]
+            states.append(state.to_bytes())
     return Measured(states, maker())
 
 
@@ -140,9 +143,10 @@ class _Run:
         unknown = []
         files = self._source.files
         work = self._source.plan.row_bytes * sum(entry["rows"] for entry in files) + FILE_BYTES * len(files)
-        most = min(max(work // (_BUNDLES * max(self._workers.slots(), 1)), _LEAST_BYTES), WORK_BYTES)
+        slots = max(self._workers.slots(), 1)
+        most = min(max(work // (_BUNDLES * slots), _LEAST_BYTES), WORK_BYTES * max(1, slots // _SERVED))
         # In a cache a part has the same name whoever the workers are and however much else there is.
-        for part in self._source.parts(most if self._cache is None else WORK_BYTES, done=self._done):
+        for part in self._source.parts(min(most, WORK_BYTES) if self._cache is None else WORK_BYTES, done=self._done):
             state = None if self._cache is None else self._cache.get(part)
             if state is None:
                 unknown.append(part)
@@ -175,7 +179,7 @@ class _Run:
             if self._checkpoint is not None and not self._torn:
                 self._checkpoint.write(self.total.state(), self._done)
             raise
-        state = self.total.state()
+        state = self.total.state(last=True)
         if self._checkpoint is not None:
             self._checkpoint.write(state, self._done)
         state.inputs = self._source.files
@@ -247,7 +251,10 @@ class _Run:
         tries = TRIES if bad else TRIES - 1 if deadly and task.tries < TRIES - 1 else task.tries + 1
         if tries < TRIES:
             again = [_Task(task.place + i, (part,), tries) for i, part in enumerate(task.parts)]
-            (self._suspects if deadly else self._todo).extend(again)
+            if deadly:
+                self._suspects.extend(again)
+            else:
+                self._todo.extendleft(reversed(again))
             return
         self._failures.append((task, RuntimeError("it ended every worker that tried it") if deadly else error))
         if bad or self._checkpoint is None:

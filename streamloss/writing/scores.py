@@ -21,11 +21,13 @@ import pyarrow.parquet as pq
 
 from streamloss.errors import DataError, Place, UsageError
 from streamloss.files import check_target, replacing, unwritable
+from streamloss.memory import budgeted
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.paths import first_line, is_uri
 from streamloss.reading.roles import BATCH_BYTES, Plan
 from streamloss.reading.source import STDIN, Reader, open_input
+from streamloss.running.budget import fit
 from streamloss.running.local import Watcher, thread_count
 from streamloss.running.ordered import in_order, kernel_threads
 from streamloss.running.scoring import Scorer, row_quantities
@@ -46,9 +48,11 @@ _OF_ALL_ROWS = (
 )
 _SMALL = 1 << 12  # batches of so many rows or fewer are held together
 _GUESS = 512  # bytes of a kept value whose type does not tell
+_WRITING = 6 * ROW_GROUP_BYTES  # what is held until it is a row group, put together and encoded
 _BROKEN = b"\xff\xff\xff\xff\x08\x00\x00\x00"  # the beginning of a message of a stream that says there are 8 bytes to come
 
 
+@budgeted
 def score(
     paths: Any,
     output: str | Path | BinaryIO | None = None,
@@ -59,6 +63,7 @@ def score(
     compression: Compression = "zstd",
     threads: int | None = None,
     batch_rows: int | None = None,
+    max_memory: int | str | None = None,
     reader: Reader = "auto",
     progress: Watcher | None = None,
     **options: Any,
@@ -71,7 +76,7 @@ def score(
     worst: only so many rows, the costliest; with `by` also of every slice. Infinite costs come first, of rows that cost the
         same the earlier one. worst_by: the quantity that is the cost (default: cross_entropy).
     compression: of the Parquet file, 'zstd' or 'none'.
-    threads, batch_rows, reader, progress: those of `evaluate`; no row depends on them.
+    threads, batch_rows, max_memory, reader, progress: those of `evaluate`; no row depends on them.
     options: those of `evaluate` that make a difference to a row. `metrics` names the quantities (default: all that a single row
         has); columns of `by` are kept.
 
@@ -101,6 +106,7 @@ def score(
         raise UsageError(f"--worst-by {cost}: it is 0 or 1 in every row, which ranks nothing; take a loss")
     if batch_rows is None:
         source.plan = _narrowed(source.plan, len(quantities))
+    count = fit([source], asked, count, chosen=batch_rows is not None, sums=False, besides=_WRITING)
     ranked = {} if cost is None else {"worst": str(worst), "worst_by": cost, "by": json.dumps(asked.groupings)}
     sheet = Sheet(source.plan, asked, quantities, _lead(asked) if cost else [], ranked)
     scorer = Scorer(source.task, asked, quantities, kernel_threads(count))
