@@ -73,7 +73,8 @@ def check_whole(task: Task, options: Options, p: Plan, arrays: dict[str, Array])
     for counts in histogram:
         filled = counts[counts.any(axis=1)]
         total = sum(fixed_units(filled)) if task.weighted else sum(filled[:, 0].tolist()) << FIXED_UNIT
-        _same_weight("a histogram", total, group, int(beyond[0]), task.weighted)
+        if not beyond[0]:
+            _same_weight("a histogram", total, group.used, group.weights[0] if task.weighted else group.used << BIAS, BIAS)
     if p.reliability:
         _check_bins(arrays["reliability"][None], used, beyond, task.weighted)
     if p.labels:
@@ -170,12 +171,9 @@ def _check_weights(n: int, sums: Sequence[int], unit: int) -> None:
         raise ValueError("sums of weights that cannot be")
 
 
-def _same_weight(what: str, total: int, group: _Group, beyond: int, weighted: bool) -> None:
-    """A Fixed sum of all weights, each of which was rounded once, unless some were beyond its digits."""
-    weight = group.weights[0] if weighted else group.used << group.unit
-    if weighted and beyond:
-        return
-    if abs((total << group.unit) - (weight << FIXED_UNIT)) > group.used << group.unit:
+def _same_weight(what: str, total: int, n: int, weight: int, unit: int) -> None:
+    """A Fixed sum of the weights of n rows, each of which was rounded once."""
+    if abs((total << unit) - (weight << FIXED_UNIT)) > n << unit:
         raise ValueError(f"{what} of other rows than there are")
 
 
@@ -184,18 +182,19 @@ def _check_pages(settled: Settled, used: Array, beyond: Array) -> None:
     arrays, p, weighted = settled.arrays, settled.plan, settled.task.weighted
     pages = arrays["pages"]
     tops = pages[..., 0] if weighted else pages
-    if (tops < 0).any() or float(tops.sum(dtype=np.float64)) > 2.0 * MOST_ROWS * (1 + len(p.spread)):
+    if (tops < 0).any() or float(tops.sum(dtype=np.float64)) > 2.0**62:
         raise ValueError("counters that cannot be")
     runs = len(p.spread) + (label_pages(settled.task, p) > 0)
-    if not runs:
-        return
     group, page = arrays["pages_at"].T
     run = np.minimum(page // COUNTER_PAGES, len(p.spread))
-    if weighted:  # each has at least a page where there are rows, and what stands in it is above 0
-        found = np.zeros((len(used), runs), dtype=bool)
-        found[group, run] = True
-        if (found != (used > 0)[:, None])[beyond == 0].any():
-            raise ValueError("counters of other rows than there are")
+    if weighted:
+        digits = np.zeros((len(used), runs, FIXED_DIGITS), dtype=np.int64)
+        np.add.at(digits, (group, run), pages.sum(axis=1))
+        totals = zip(np.ndindex(len(used), runs), fixed_units(digits.reshape(-1, FIXED_DIGITS)), strict=True)
+        for (g, _), total in totals:
+            if not beyond[g]:
+                weight = settled.sums("weight", g, 2 * len(p.moments))[0]
+                _same_weight("counters", total, int(used[g]), weight, settled.unit(g))
         return
     counted = np.zeros((len(used), runs), dtype=np.int64)
     np.add.at(counted, (group, run), pages.sum(axis=1, dtype=np.int64))

@@ -146,7 +146,7 @@ def forged(kind: int, name: str, place: tuple[int, ...], value: int, group: int 
     state = State.from_bytes(STATES[kind][0].to_bytes())
     arrays = state.arrays if group is None else state.slices[group].arrays
     arrays[name] = arrays[name].astype(np.int64)
-    assert arrays[name][place] != value
+    assert np.any(arrays[name][place] != value)
     arrays[name][place] = value
     return state.to_bytes()
 
@@ -183,6 +183,7 @@ FORGED: dict[str, tuple[Any, ...]] = {
     "extremes of a slice": (SLICED, "extremes", (0, 0, 0), (1 << 63) - 1, 0),
     "pages of a slice": (SLICED, "pages", (0, 0), 29, 0),
     "clusters": (SLICED, "moments", (0, 0, 0, 8), 1 << 30, 2),
+    "pages of a weighted slice": (CAPPED, "pages", (0, slice(None)), 0, 0),
     "weights of a slice": (CAPPED, "weight", (0, 0, 21), 1, 0),
 }  # fmt: skip
 
