@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from streamloss.errors import DataError, Place
-from streamloss.reading.paths import ADDRESS, ENDINGS, Stamp, first_line, unreadable, visible
+from streamloss.reading.paths import ADDRESS, ENDINGS, Stamp, first_line, unreadable, visible, walk
 from streamloss.reading.retries import again
 
 T = TypeVar("T")
@@ -145,6 +145,15 @@ def _time(text: str | None) -> int | None:
 
 
 def _under(filesystem: pafs.FileSystem, folder: str, uri: str) -> Iterator[str]:
+    """The files below a folder."""
+    if isinstance(filesystem, pafs.LocalFileSystem):  # Arrow follows links that go round in circles
+
+        def refuse(error: OSError) -> None:
+            raise unreadable(uri, error) from error
+
+        for root, _, names in walk(folder, refuse):
+            yield from (file for name in names if Path(file := f"{root.rstrip('/')}/{name}").is_file())
+        return
     for info in tried(uri, lambda: filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))):
         if info.type == pafs.FileType.File:
             yield info.path
