@@ -248,7 +248,9 @@ class State:
         try:
             start = len(MAGIC) + 8
             stop = start + int.from_bytes(body[len(MAGIC) : start], "little")
-            state = cls._from_header(json.loads(body[start:stop]), body[stop:])
+            header = json.loads(body[start:stop])
+            _json(header)  # raises where a number is none of JSON's
+            state = cls._from_header(header, body[stop:])
         except (ValueError, KeyError, TypeError, OverflowError, zlib.error, StreamlossError, RecursionError) as error:
             raise DataError(f"{source}: the state cannot be read: {error}") from error
         return state

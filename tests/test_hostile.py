@@ -157,6 +157,14 @@ def test_columns_of_a_state_that_are_none(columns: Any) -> None:
         State.from_bytes(edited(0, columns=columns))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_of_a_header_that_json_has_not(number: float) -> None:
+    """Wherever they stand, the state could not be written again."""
+    inputs = [entry | {"more": number} for entry in STATES[0][0].inputs]
+    with pytest.raises(DataError, match="cannot be read"):
+        State.from_bytes(edited(0, inputs=inputs))
+
+
 BINARY, SOFT, SCORE, SLICED, CAPPED, CONVENTIONS, MEAN = 1, 2, 3, 5, 6, 9, 11
 FORGED: dict[str, tuple[Any, ...]] = {
     "rows": (BINARY, "ledger", (0,), 29),
