@@ -92,7 +92,7 @@ def evaluate(
     way = way.fitted(source, asked, chosen=batch_rows is not None)
     count = way.threads
     state, known = engines.run(source, asked, way, progress)
-    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count, known) | {"engine": way.name}
+    ran = clock.facts(state.rows_read, source.bytes, count, known) | {"engine": way.name}
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     return _judged(summarize(state, **ran), gates)
@@ -198,7 +198,7 @@ def calibrate(
         if source.is_stream:
             source = open_input(paths, asked, source.plan.batch_rows, reader)
         found.learn(wanted, look(source, asked, wanted, count, progress))
-    ran = clock.facts(int(state.arrays["ledger"][:14].sum()), source.bytes, count) | {"passes": 1 + found.looks}
+    ran = clock.facts(state.rows_read, source.bytes, count) | {"passes": 1 + found.looks}
     return _judged(summarize(state, command="calibrate", temperatures=found, **ran), gates)
 
 

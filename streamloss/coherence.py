@@ -31,6 +31,7 @@ from streamloss.digits import (
     RELIABILITY_SCORE,
     RELIABILITY_WEIGHT,
     Array,
+    carry_fixed,
     fixed_units,
     keyed,
     limbs_int,
@@ -40,7 +41,7 @@ from streamloss.options import Options, Task
 from streamloss.quantities import Plan
 from streamloss.slices import COUNTER_PAGES, Settled, label_pages
 
-MOST_ROWS = 1 << 50  # of a state: many may be merged before a count is beyond 2^63
+MOST_ROWS = 1 << 42  # of a state: Fixed digits of a count have room for as many
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -72,7 +73,8 @@ def check_whole(task: Task, options: Options, p: Plan, arrays: dict[str, Array])
     for counts in histogram:
         filled = counts[counts.any(axis=1)]
         total = sum(fixed_units(filled)) if task.weighted else sum(filled[:, 0].tolist()) << FIXED_UNIT
-        _same_weight("a histogram", total, group, int(beyond[0]), task.weighted)
+        if not beyond[0]:
+            _same_weight("a histogram", total, group.used, group.weights[0] if task.weighted else group.used << BIAS, BIAS)
     if p.reliability:
         _check_bins(arrays["reliability"][None], used, beyond, task.weighted)
     if p.labels:
@@ -104,8 +106,10 @@ def check_groups(settled: Settled, ledger: Array) -> None:
         _check_group(group, p, weighted)
     _check_pages(settled, used, beyond)
     if p.reliability:
-        records = _records(arrays["bins"]) if arrays["bins"].size else arrays["reliability"]
-        _check_bins(records, used, beyond, weighted)
+        if arrays["bins"].size:
+            _check_counted_bins(arrays["bins"], used)
+        else:
+            _check_bins(arrays["reliability"], used, beyond, weighted)
     if arrays["classes"].size:
         _check_classes(arrays["classes"], used, beyond, settled.task)
 
@@ -167,12 +171,9 @@ def _check_weights(n: int, sums: Sequence[int], unit: int) -> None:
         raise ValueError("sums of weights that cannot be")
 
 
-def _same_weight(what: str, total: int, group: _Group, beyond: int, weighted: bool) -> None:
-    """A Fixed sum of all weights, each of which was rounded once, unless some were beyond its digits."""
-    weight = group.weights[0] if weighted else group.used << group.unit
-    if weighted and beyond:
-        return
-    if abs((total << group.unit) - (weight << FIXED_UNIT)) > group.used << group.unit:
+def _same_weight(what: str, total: int, n: int, weight: int, unit: int) -> None:
+    """A Fixed sum of the weights of n rows, each of which was rounded once."""
+    if abs((total << unit) - (weight << FIXED_UNIT)) > n << unit:
         raise ValueError(f"{what} of other rows than there are")
 
 
@@ -181,18 +182,19 @@ def _check_pages(settled: Settled, used: Array, beyond: Array) -> None:
     arrays, p, weighted = settled.arrays, settled.plan, settled.task.weighted
     pages = arrays["pages"]
     tops = pages[..., 0] if weighted else pages
-    if (tops < 0).any() or float(tops.sum(dtype=np.float64)) > 2.0 * MOST_ROWS * (1 + len(p.spread)):
+    if (tops < 0).any() or float(tops.sum(dtype=np.float64)) > 2.0**62:
         raise ValueError("counters that cannot be")
     runs = len(p.spread) + (label_pages(settled.task, p) > 0)
-    if not runs:
-        return
     group, page = arrays["pages_at"].T
     run = np.minimum(page // COUNTER_PAGES, len(p.spread))
-    if weighted:  # each has at least a page where there are rows, and what stands in it is above 0
-        found = np.zeros((len(used), runs), dtype=bool)
-        found[group, run] = True
-        if (found != (used > 0)[:, None])[beyond == 0].any():
-            raise ValueError("counters of other rows than there are")
+    if weighted:
+        digits = np.zeros((len(used), runs, FIXED_DIGITS), dtype=np.int64)
+        np.add.at(digits, (group, run), pages.sum(axis=1))
+        totals = zip(np.ndindex(len(used), runs), fixed_units(digits.reshape(-1, FIXED_DIGITS)), strict=True)
+        for (g, _), total in totals:
+            if not beyond[g]:
+                weight = settled.sums("weight", g, 2 * len(p.moments))[0]
+                _same_weight("counters", total, int(used[g]), weight, settled.unit(g))
         return
     counted = np.zeros((len(used), runs), dtype=np.int64)
     np.add.at(counted, (group, run), pages.sum(axis=1, dtype=np.int64))
@@ -200,47 +202,55 @@ def _check_pages(settled: Settled, used: Array, beyond: Array) -> None:
         raise ValueError("counters of other rows than there are")
 
 
-def _records(bins: Array) -> Array:
-    """Confidence bins that count, as records of reliability."""
-    records: Array = np.zeros((*bins.shape[:2], RELIABILITY_OUTCOME + FIXED_DIGITS), dtype=np.int64)
-    records[..., 0] = bins[..., 0]
-    records[..., RELIABILITY_OUTCOME + 1] = bins[..., 1] << 20
-    records[..., RELIABILITY_SCORE + 1 : RELIABILITY_SCORE + 3] = bins[..., 2:]
-    return records
+def _check_counted_bins(bins: Array, used: Array) -> None:
+    """Confidence bins that count, (groups, bins, 4): rows, those of outcome 1, digits `high` and `low` of the confidence."""
+    rows, outcome, high, low = np.moveaxis(bins, -1, 0)
+    _check_rows("confidence bins", rows, used)
+    most = rows << 20
+    if ((outcome < 0) | (outcome > rows) | (high < 0) | (high > most) | ((high == most) & (low > rows))).any():
+        raise ValueError("confidence bins that cannot be")
 
 
 def _check_bins(records: Array, used: Array, beyond: Array, weighted: bool) -> None:
     """Records of confidence bins, (groups, bins, RELIABILITY_WIDTH): neither confidence nor outcome is above the weight."""
     rows = records[..., 0]
-    if (rows < 0).any() or (rows > used[:, None]).any() or (rows.sum(axis=1) != used).any():
-        raise ValueError("confidence bins of other rows than there are")
+    _check_rows("confidence bins", rows, used)
     if records[rows == 0].any():
         raise ValueError("confidence bins of no rows")
     kept = records[(rows > 0) & (beyond[:, None] == 0)]
-    at = (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME)
-    weight, score, outcome = (fixed_units(kept[:, i : i + FIXED_DIGITS]) for i in at)
-    for n, w, *sums in zip(kept[:, 0].tolist(), weight, score, outcome, strict=True):
-        whole = w if weighted else n << FIXED_UNIT
-        if (w > 0) != weighted or any(not 0 <= each <= whole + n for each in sums):
+    n = kept[:, 0]
+    weight, *sums = (kept[:, i : i + FIXED_DIGITS] for i in (RELIABILITY_WEIGHT, RELIABILITY_SCORE, RELIABILITY_OUTCOME))
+    if (weight.any(axis=1) != weighted).any() or (weight[:, 0] < 0).any():
+        raise ValueError("weights of confidence bins that cannot be")
+    for each in sums:
+        rest = -each  # of the weight
+        if weighted:
+            rest += weight
+        else:
+            rest[:, 0] += n >> 20
+            rest[:, 1] += (n & (1 << 20) - 1) << 20
+        rest[:, -1] += n  # every row was rounded
+        carry_fixed(rest)
+        if (each[:, 0] < 0).any() or (rest[:, 0] < 0).any():
             raise ValueError("confidence bins that cannot be")
+
+
+def _check_rows(what: str, rows: Array, used: Array) -> None:
+    """Counts (groups, …) that are as many together as there are rows."""
+    if (rows < 0).any() or (rows > used[:, None]).any() or (rows.sum(axis=1) != used).any():
+        raise ValueError(f"{what} of other rows than there are")
 
 
 def _check_classes(records: Array, used: Array, beyond: Array, task: Task) -> None:
     """Records of classes, (groups, classes, …)."""
-    rows, infinite, weight = records[..., 0], records[..., CLASS_INFINITE], records[..., CLASS_WEIGHT]
-    if (
-        (rows < 0).any()
-        or (rows > used[:, None]).any()
-        or (records[..., CLASS_SUMS::FIXED_DIGITS] < 0).any()
-        or (weight < 0).any()
-    ):
+    rows, infinite, tops = records[..., 0], records[..., CLASS_INFINITE], records[..., CLASS_WEIGHT::FIXED_DIGITS]
+    if (tops < 0).any() or (infinite < 0).any() or (infinite > rows).any():
         raise ValueError("classes that cannot be")
-    if (infinite < 0).any() or (infinite > rows).any():
-        raise ValueError("classes of infinite rows that cannot be")
     weights = records[..., CLASS_WEIGHT:CLASS_SUMS].any(axis=-1)
     if task.label == "hard":
-        if (rows.sum(axis=1) != used).any() or records[rows == 0].any():
-            raise ValueError("classes of other rows than there are")
+        _check_rows("classes", rows, used)
+        if records[rows == 0].any():
+            raise ValueError("classes of no rows")
         wrong = weights != ((rows > 0) & task.weighted)
     else:
         wrong = np.any(weights, axis=1) != (used > 0)

@@ -40,7 +40,7 @@ from streamloss.digits import (
     carry_limbs,
     limbs_value,
 )
-from streamloss.errors import USED, DataError, StreamlossError
+from streamloss.errors import RULES, USED, DataError, StreamlossError
 from streamloss.extents import Extents
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
@@ -163,6 +163,11 @@ class State:
         return [{settled.by: settled for settled in self.slices[i : i + step]} for i in range(first, len(self.slices), step)]
 
     @property
+    def rows_read(self) -> int:
+        """All rows: used, ignored and left out."""
+        return int(self.arrays["ledger"][: len(RULES) + 2].sum())
+
+    @property
     def definition(self) -> dict[str, Any]:
         """What the numbers mean: the task and the options that change a row's value. Part of the digest."""
         p = plan(self.task, self.options)
@@ -243,7 +248,9 @@ class State:
         try:
             start = len(MAGIC) + 8
             stop = start + int.from_bytes(body[len(MAGIC) : start], "little")
-            state = cls._from_header(json.loads(body[start:stop]), body[stop:])
+            header = json.loads(body[start:stop])
+            _json(header)  # raises where a number is none of JSON's
+            state = cls._from_header(header, body[stop:])
         except (ValueError, KeyError, TypeError, OverflowError, zlib.error, StreamlossError, RecursionError) as error:
             raise DataError(f"{source}: the state cannot be read: {error}") from error
         return state

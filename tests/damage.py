@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import damage_checkpoints
 import damage_ipc
 import damage_parquet
 import damage_states
@@ -49,5 +50,12 @@ KINDS: dict[str, Kind] = {
         others=("arrow",),
     ),
     "ipc": Kind(damage_ipc.seeds, damage_ipc.damaged, damage_ipc.WAYS, damage_ipc.words, damage_ipc.judge),
+    "checkpoint": Kind(
+        damage_checkpoints.seeds,
+        damage_checkpoints.damaged,
+        damage_checkpoints.WAYS,
+        damage_checkpoints.words,
+        damage_checkpoints.judge,
+    ),
     "state": Kind(damage_states.seeds, damage_states.damaged, damage_states.WAYS, damage_states.words, damage_states.judge),
 }

@@ -71,7 +71,7 @@ def _made(r):
     return [
         ({"logits": z, "label": y, "weight": w}, {"ignore_index": -1}),
         ({"prob": p, "label": bits}, {}),
-        ({"prob": p, "label": bits / 2, "weight": w}, few),
+        ({"prob": p, "label": bits / 2, "weight": w}, {"metrics": "cross_entropy,label_entropy,ece"}),
         ({"logprob": huge, "weight": w * 9, "bytes": number + 2}, {}),
         ({"logits": z, "target_logits": z[::-1], "label": y}, {"metrics": "kl_divergence,same_top,accuracy"}),
         (classes, few | {"by": ["g", "g,n"], "cluster": "c"}),
@@ -100,7 +100,7 @@ def seeds(folder):
 # ---- damage
 
 
-def _hostile(rng):
+def hostile(rng):
     """A value that no header has there."""
     return rng.choice(
         [
@@ -122,7 +122,7 @@ def _places(value, above=()):
     return found
 
 
-def _edit_header(rng, header, other):
+def edit_header(rng, header, other):
     """Something of the header is another value, gone, named otherwise, or that of another header."""
     where = rng.choice(_places(header))
     place = header
@@ -132,13 +132,13 @@ def _edit_header(rng, header, other):
     if how < 0.5:
         old = place[key]
         near = [old + 1, old - 1, 2 * old, -old, old / 2, str(old)] if type(old) in (int, float) else []
-        place[key] = rng.choice(near) if near and rng.random() < 0.5 else _hostile(rng)
+        place[key] = rng.choice(near) if near and rng.random() < 0.5 else hostile(rng)
     elif how < 0.65:
         del place[key]
     elif how < 0.75 and isinstance(place, dict):
-        place[rng.choice(["temperature", "bins", "by", "quantiles", "metrics", "classes", "zero", "more"])] = _hostile(rng)
+        place[rng.choice(["temperature", "bins", "by", "quantiles", "metrics", "classes", "zero", "more"])] = hostile(rng)
     elif how < 0.85 and isinstance(place, list):
-        place.insert(rng.randrange(len(place) + 1), copy.deepcopy(place[key]) if rng.random() < 0.5 else _hostile(rng))
+        place.insert(rng.randrange(len(place) + 1), copy.deepcopy(place[key]) if rng.random() < 0.5 else hostile(rng))
     else:
         name = rng.choice(sorted(header))
         header[name] = copy.deepcopy(other.get(name))
@@ -164,7 +164,7 @@ def repaired(header, packed):
         return header
 
 
-def _edit_array(rng, state):
+def edit_array(rng, state):
     """A state some of whose numbers are others, or stand elsewhere."""
     arrays, slices = dict(state.arrays), list(state.slices)
     at = rng.randrange(-2, len(slices))
@@ -208,7 +208,7 @@ def _edit_keys(rng, keys):
     return keys
 
 
-def _bomb(rng, packed):
+def bomb(rng, packed):
     """Arrays with more behind them, cut, packed otherwise, or blown up."""
     raw = zlib.decompress(packed)
     return rng.choice(
@@ -225,7 +225,7 @@ def _bomb(rng, packed):
     )()
 
 
-def _spoil(rng, data):
+def spoil(rng, data):
     """Bytes that are others, more or fewer."""
     data = bytearray(data)
     at, how = rng.randrange(len(data)), rng.random()
@@ -250,14 +250,14 @@ def damaged(rng, files):
     other = files[rng.randrange(len(files))][0]
     how = rng.random()
     if how < 0.1:
-        data = _spoil(rng, data)
+        data = spoil(rng, data)
     elif how < 0.2:
-        body = _spoil(rng, data[:-32])
+        body = spoil(rng, data[:-32])
         data = body + hashlib.sha256(body).digest()
     elif how < 0.55:
         header, packed = opened(data)
         for _ in range(rng.choice([1, 1, 2])):
-            _edit_header(rng, header, opened(other)[0])
+            edit_header(rng, header, opened(other)[0])
         data = sealed(repaired(header, packed) if rng.random() < 0.6 else header, packed)
     elif how < 0.6:
         header, packed = opened(data)
@@ -269,10 +269,10 @@ def damaged(rng, files):
         stop = min(i for i in (text.find(b",", at), text.find(b"}", at), len(text)) if i >= 0)
         data = sealed(text[:at] + inside + text[rng.choice([at, stop]) :], packed)
     elif how < 0.92:
-        data = _edit_array(rng, states()[number][0]).to_bytes()
+        data = edit_array(rng, states()[number][0]).to_bytes()
     elif how < 0.97:
         header, packed = opened(data)
-        data = sealed(header, _bomb(rng, packed))
+        data = sealed(header, bomb(rng, packed))
     else:
         header, packed = opened(data)
         data = sealed(*((opened(other)[0], packed) if rng.random() < 0.5 else (header, opened(other)[1])))

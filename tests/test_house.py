@@ -76,7 +76,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         ),
         *("reporting.figures", "reporting.metrics"),
     ),
-    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "reporting.batch", "cli.progress", "cli.shared"),
+    "rich": ("reporting.tables", "reporting.terminal", "reporting.schema", "reporting.batch", "cli.progress", "cli.jobs"),
     "dask": ("running.dask",),
     "distributed": ("running.dask",),
     "matplotlib": ("reporting.plots",),

@@ -379,7 +379,7 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
     code = """
 import numpy as np
 from streamloss import jit
-from streamloss.cli import shared
+from streamloss.cli import jobs, shared
 
 
 @jit.decoder
@@ -387,7 +387,7 @@ def plus(x):
     return x + 1
 
 
-with shared.watching(False, "nat"):
+with jobs.watching(False, "nat"):
     plus(1)
 """
     (tmp_path / "said.py").write_text(code, encoding="utf-8")

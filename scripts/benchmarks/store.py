@@ -43,7 +43,9 @@ class Request(NamedTuple):
 
 
 # What may go wrong with a request, instead of or in the middle of the answer.
-INTERNAL, SLOW_DOWN, DROP, CUT, STALL, RESET = "500 InternalError", "503 SlowDown", "drop", "cut", "stall", "reset"
+INTERNAL, SLOW_DOWN = "500 InternalError", "503 SlowDown"
+RESET, DROP, CLOSE = "reset", "drop", "close"  # the connection: before the answer, or in its middle, broken or closed
+CUT, STALL = "cut", "stall"  # half of the body, as if it were all; nothing comes
 Faults = Callable[[Request], str | None]
 
 
@@ -154,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command == "HEAD":
                 return
-            left = size // 2 if fault == DROP else size
+            left = size // 2 if fault in (DROP, CLOSE) else size
             while left:
                 sent = os.sendfile(self.connection.fileno(), file, start, left)
                 if not sent:
@@ -162,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                 start, left = start + sent, left - sent
             if fault == DROP:
                 self._reset()
+            self.close_connection = self.close_connection or fault == CLOSE
         finally:
             os.close(file)
 

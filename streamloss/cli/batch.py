@@ -16,11 +16,11 @@ from typing import Any
 import click
 
 from streamloss import __version__
-from streamloss.cli import candidates, compare, config, endings, evaluate, shared
+from streamloss.cli import candidates, compare, config, endings, evaluate, jobs, shared
 from streamloss.errors import UsageError
 
 SCHEMA = "streamloss.batch/1"
-_COMMANDS: dict[str, tuple[click.Command, Callable[..., shared.Job]]] = dict(
+_COMMANDS: dict[str, tuple[click.Command, Callable[..., jobs.Job]]] = dict(
     zip(config.RUNS, ((evaluate.evaluate, evaluate.prepare), (compare.compare, compare.prepare)), strict=True)
 )
 # Exit codes, worst last: what was not computed outweighs what was computed and is not good enough.
@@ -35,7 +35,7 @@ class Run:
     name: str
     command: str
     command_line: str
-    job: shared.Job
+    job: jobs.Job
 
 
 @click.command(cls=shared.Command, gated=True, short_help="Run several evaluations and comparisons from a file.")
@@ -83,7 +83,7 @@ def batch(file: str, only: tuple[str, ...], stop: bool, dry_run: bool, output: s
     from streamloss.reporting.batch import render_batch
 
     if output != "-":
-        shared.Destination(None, None).write(record, render_batch)
+        jobs.Destination(None, None).write(record, render_batch)
     if summary is not None:
         summary.write(record, render_batch)
     click.get_current_context().exit(code)
@@ -126,7 +126,7 @@ def _tables(document: config.Table, kind: str, file: str) -> Iterator[tuple[str,
         yield name, table
 
 
-def _job(kind: str, words: Sequence[str], where: str) -> shared.Job:
+def _job(kind: str, words: Sequence[str], where: str) -> jobs.Job:
     """What a command line would do, but that a report without an output is not printed."""
     command, prepare = _COMMANDS[kind]
     try:
@@ -140,18 +140,18 @@ def _job(kind: str, words: Sequence[str], where: str) -> shared.Job:
     return job if params["output"] else replace(job, destinations=())
 
 
-def _summary(file: str, runs: Sequence[Run], output: str | None) -> shared.Destination | None:
+def _summary(file: str, runs: Sequence[Run], output: str | None) -> jobs.Destination | None:
     """Where the summary goes. Raises `UsageError` when files stand in one another's way, of two runs or of all."""
     from streamloss.files import check_target
 
     inputs = [file, *(path for run in runs for path in run.job.inputs)]
     if inputs.count("-") > 1:
         raise UsageError(f"{file}: standard input can be read once, not by {inputs.count('-')} runs")
-    summary = None if output is None else shared.Destination("json", output, inputs, shared.PLAIN)
+    summary = None if output is None else jobs.Destination("json", output, inputs, shared.PLAIN)
     writes = [(f"{flag} of {run.name!r}", path) for run in runs for flag, path in run.job.writes]
     if summary is not None and summary.file is not None:
         writes.append(("--output of the batch", summary.file))
-    shared.check_apart(writes)
+    jobs.check_apart(writes)
     for run in runs:
         for flag, path in run.job.writes:
             if flag != shared.PLOTS:  # a folder, which need not be there

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from streamloss.cli import shared
+from streamloss.cli import jobs, shared
 from streamloss.options import Unit
 
 if TYPE_CHECKING:
@@ -130,4 +130,4 @@ def _print(working: Working, form: str | None) -> None:
     from streamloss.reporting.terminal import render_working
 
     record = {"value": working.value, "unit": working.unit, "terms": working.terms}
-    shared.Destination(form, None).write(record, lambda _, console: render_working(working, console))
+    jobs.Destination(form, None).write(record, lambda _, console: render_working(working, console))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import config, shared
+from streamloss.cli import config, jobs, shared
 from streamloss.options import Options
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def calibrate(paths: tuple[str, ...], progress: bool | None, fail_if: tuple[str,
     def make() -> Report:
         from streamloss import api
 
-        with shared.watching(progress, asked.unit) as watcher:
+        with jobs.watching(progress, asked.unit) as watcher:
             return api.calibrate(list(paths), progress=watcher, fail_if=fail_if, **run, **given)
 
-    shared.job(paths, make, fail_if=fail_if, **written).finish()
+    jobs.job(paths, make, fail_if=fail_if, **written).finish()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import config, shared
+from streamloss.cli import config, jobs, shared
 from streamloss.options import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def prepare(
     progress: bool | None,
     fail_if: tuple[str, ...],
     **given: Any,
-) -> shared.Job:
+) -> jobs.Job:
     """The comparison that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     from streamloss import api
 
@@ -71,7 +71,7 @@ def prepare(
     old = list(baseline) or None
 
     def make() -> Report:
-        with shared.watching(progress, asked.unit) as watcher:
+        with jobs.watching(progress, asked.unit) as watcher:
             return api.compare(list(paths), baseline=old, key=key, progress=watcher, fail_if=fail_if, **run, **given)
 
-    return shared.job((*paths, *baseline), make, fail_if=fail_if, **written)
+    return jobs.job((*paths, *baseline), make, fail_if=fail_if, **written)

@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from streamloss.errors import StreamlossError
-from streamloss.reading.retries import hurry
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
@@ -50,6 +49,8 @@ class Interrupts:
 
         Whoever asks us to end (SIGTERM: a scheduler of jobs, before it takes the machine away) interrupts too.
         """
+        from streamloss.reading.retries import hurry
+
         self.seen = False
         hurry.clear()
         interrupt = signal.default_int_handler

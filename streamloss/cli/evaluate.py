@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import config, shared
+from streamloss.cli import config, jobs, shared
 from streamloss.options import Options
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def prepare(
     cache: str | None,
     fail_if: tuple[str, ...],
     **given: Any,
-) -> shared.Job:
+) -> jobs.Job:
     """The evaluation that was asked for, checked but for what only the files can tell. Raises `UsageError`."""
     run, written = (shared.taken(given, names) for names in ((*shared.RUN, *_WAY), shared.WRITTEN))
     asked = Options.of(**given)
@@ -90,7 +90,7 @@ def prepare(
     def make() -> Report:
         from streamloss import api
 
-        with shared.watching(progress, asked.unit) as watcher:
+        with jobs.watching(progress, asked.unit) as watcher:
             try:
                 return api.evaluate(list(paths), progress=watcher, fail_if=fail_if, **way, **run, **given)
             except KeyboardInterrupt:
@@ -99,4 +99,4 @@ def prepare(
                 raise
 
     files = (("--save-state", save_state), ("--checkpoint", checkpoint))
-    return shared.job(paths, make, fail_if=fail_if, files=files, **written)
+    return jobs.job(paths, make, fail_if=fail_if, files=files, **written)

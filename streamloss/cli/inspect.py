@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from streamloss.cli import shared
+from streamloss.cli import jobs, shared
 from streamloss.options import Options
 
 
@@ -26,7 +26,7 @@ def inspect(paths: tuple[str, ...], form: str | None, output: str | None, **colu
       streamloss inspect data/cancer.parquet --prob prob --format json
     """
     options = Options.of(**columns)
-    destination = shared.Destination(form, output, paths, shared.PLAIN)
+    destination = jobs.Destination(form, output, paths, shared.PLAIN)
 
     from streamloss.reading import source
     from streamloss.reporting.schema import render_inspection

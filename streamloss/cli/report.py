@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamloss.cli import candidates, shared
+from streamloss.cli import candidates, jobs, shared
 from streamloss.options import Options
 
 if TYPE_CHECKING:
@@ -39,4 +39,4 @@ def report(states: tuple[str, ...], fail_if: tuple[str, ...], **given: Any) -> N
 
         return api.merge(list(states), fail_if=fail_if, **given)
 
-    shared.job(states, make, fail_if=fail_if, **written).finish()
+    jobs.job(states, make, fail_if=fail_if, **written).finish()

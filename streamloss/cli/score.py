@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from streamloss.cli import shared
+from streamloss.cli import jobs, shared
 from streamloss.errors import UsageError
 from streamloss.options import Options
 
@@ -73,7 +73,7 @@ def score(
 
     from streamloss.writing import scores
 
-    with shared.watching(progress, asked.unit) as watcher:
+    with jobs.watching(progress, asked.unit) as watcher:
         table = scores.score(
             list(paths),
             output,
@@ -92,7 +92,7 @@ def score(
 
     from streamloss.reporting.costliest import render
 
-    shared.Destination(None, None, formats=()).write(scores.described(table, _SHOWN), render)
+    jobs.Destination(None, None, formats=()).write(scores.described(table, _SHOWN), render)
 
 
 def _other_format(output: str) -> str | None:

@@ -23,7 +23,7 @@ from streamloss.errors import DataError, Place
 from streamloss.reading.batch import Batch
 from streamloss.reading.bounds import room_for_pages
 from streamloss.reading.columns import convert, first_length
-from streamloss.reading.files import open_file, stamp
+from streamloss.reading.files import open_file
 from streamloss.reading.footer import Declined, File, Piece, tail_length
 from streamloss.reading.footer import Footer as Places
 from streamloss.reading.kept import keep
@@ -97,15 +97,14 @@ class Footer:
 
 def survey(path: str) -> Footer:
     """Open a file and read its footer; `DataError` when it is no Parquet file that can be read."""
-    at = stamp(path)
-    with open_file(path) as bytes_:
+    with open_file(path, anew=True) as bytes_:
         try:
             tail = bytes_.tail()
             file = pq.ParquetFile(pa.BufferReader(tail))
         except _ERRORS as error:
             raise _not_parquet(path, bytes_, error) from error
         digest = hashlib.sha256(tail[-tail_length(tail) : -8].tobytes()).hexdigest()
-        footer = Footer(path, at, file.schema_arrow, file.metadata, digest)
+        footer = Footer(path, bytes_.stamp, file.schema_arrow, file.metadata, digest)
     if min(footer.group_rows, default=0) < 0:
         raise DataError("damaged footer: a row group of fewer than no rows", place=Place(path))
     return footer

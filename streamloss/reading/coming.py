@@ -22,10 +22,8 @@ MOST = 16  # parts
 Read = Callable[..., Iterator[Batch]]
 
 
-def in_time(
-    read: Read, parts: Sequence[Part], plan: Plan, helpers: Executor | None = None
-) -> list[Callable[[], Iterator[Batch]]]:
-    """read(part, plan, helpers) of each of the parts, to be called once and from any thread; `read` is `pages.read_part`.
+def in_time(read: Read, parts: Sequence[Part], plan: Plan, *helpers: Executor | None) -> list[Callable[[], Iterator[Batch]]]:
+    """read(part, plan, *helpers) of each of the parts, to be called once and from any thread; `read` is `pages.read_part`.
 
     Begun in their order, they find what comes next on its way.
     """
@@ -33,14 +31,18 @@ def in_time(
     found: list[Callable[[], Iterator[Batch]]] = []
     for number, part in enumerate(parts):
         if local(part.path) is not None:
-            found.append(partial(read, part, plan, helpers))
+            found.append(partial(read, part, plan, *helpers))
         else:
-            found.append(partial(_read, coming, number, read, helpers))
+            found.append(partial(_read, coming, number, read, *helpers))
     return found
 
 
-def _read(coming: _Coming, number: int, read: Read, helpers: Executor | None) -> Iterator[Batch]:
-    yield from read(coming.parts[number], coming.plan, helpers, coming.take(number))
+def _read(coming: _Coming, number: int, read: Read, *helpers: Executor | None) -> Iterator[Batch]:
+    try:
+        yield from read(coming.parts[number], coming.plan, *helpers, file=coming.take(number))
+    except BaseException:  # nobody will come to the others, or it does not matter when
+        coming.stop()
+        raise
 
 
 class _Coming:
@@ -67,3 +69,15 @@ class _Coming:
                     self._opened[self._next] = remote.fetchers().submit(part_file, part, self.plan)
                 self._next += 1
         return None if mine is None else mine.result()
+
+    def stop(self) -> None:
+        """Nothing more is asked for, and what was is closed."""
+        with self._lock:
+            self._next = len(self.parts)
+            while self._opened:
+                self._opened.popitem()[1].add_done_callback(_close)
+
+
+def _close(opened: Future[File]) -> None:
+    if not opened.exception():
+        opened.result().__exit__()

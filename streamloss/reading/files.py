@@ -35,22 +35,13 @@ def expand(paths: Sequence[str]) -> list[str]:
     return sorted(files.values())
 
 
-def stamp(path: str) -> Stamp:
-    """Size and time of modification, and the ETag in an object store; `DataError` when there is no such file."""
-    here = local(path)
-    if here is None:
-        return remote.stamp(path)
-    try:
-        found = Path(here).stat()
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from error
-    return Stamp(found.st_size, found.st_mtime_ns)
+def open_file(path: str, expected: Stamp | None = None, *, anew: bool = False) -> File:
+    """A file's bytes; `expected` is what it was planned with. Raises `DataError` when it is not, or cannot be opened.
 
-
-def open_file(path: str, expected: Stamp | None = None) -> File:
-    """A file's bytes; `expected` is what it was planned with. Raises `DataError` when it is not, or cannot be opened."""
+    anew: what is remembered of a file that is far away will not do.
+    """
     here = local(path)
-    return remote.RemoteFile(path, expected) if here is None else LocalFile(path, here, expected)
+    return remote.RemoteFile(path, expected, anew) if here is None else LocalFile(path, here, expected)
 
 
 _PARSED = 10  # times as much as its bytes a footer takes when pyarrow has read it, about
@@ -67,9 +58,10 @@ class LocalFile:
         self.check()
         try:
             self._fd = os.open(here, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            self.size = os.fstat(self._fd).st_size
         except (OSError, ValueError) as error:
             raise unreadable(path, error) from error
+        self.stamp = _stamp(os.fstat(self._fd))
+        self.size = self.stamp.size
 
     def __enter__(self) -> LocalFile:
         return self
@@ -79,7 +71,13 @@ class LocalFile:
 
     def check(self) -> None:
         """Raises `DataError` when the file is not what was expected."""
-        if self._expected is not None and stamp(self._path) != self._expected:
+        if self._expected is None:
+            return
+        try:
+            now = _stamp(Path(self._here).stat())
+        except (OSError, ValueError) as error:
+            raise unreadable(self._path, error) from error
+        if now != self._expected:
             raise DataError("the file changed while it was read", place=Place(self._path))
 
     def native(self) -> Any:
@@ -114,3 +112,7 @@ class LocalFile:
             if not got:
                 raise Declined("the file ends before its pages do")
             done += got
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return Stamp(found.st_size, found.st_mtime_ns)

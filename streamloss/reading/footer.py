@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamloss.jit import decoder
+from streamloss.reading.paths import Stamp
 from streamloss.reading.thrift import MISSING, ROOM, fields, items, skip, varint, workspace
 
 BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE, BYTE_ARRAY, FIXED = range(8)  # Type
@@ -53,6 +54,7 @@ class Piece(NamedTuple):
 class File(Protocol):
     """A file's bytes, wherever it is."""
 
+    stamp: Stamp  # what it was when it was opened
     size: int
     reach: int  # bytes beyond the first ones of a column that are worth looking at only to know more of it
 

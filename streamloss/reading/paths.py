@@ -42,7 +42,7 @@ def is_uri(path: str) -> bool:
 
 def local(path: str) -> str | None:
     """Where a file is on this machine; None for an address elsewhere."""
-    address = ADDRESS.match(path)
+    address = ADDRESS.match(path) if "://" in path else None  # of ten thousand paths none need be matched
     if address is None:
         return path
     return unquote(address[3]) if address[1] == "file" and address[2] in ("", "localhost") else None
@@ -143,7 +143,7 @@ def _folder(folder: str, must: bool = True) -> list[str]:
         raise unreadable(error.filename or folder, error) from error
 
     seen: set[str] = set()
-    for root, folders, names in _walk(folder, refuse):
+    for root, folders, names in walk(folder, refuse):
         place = os.path.realpath(root)
         if place in seen:  # by another link, and so are the files
             folders.clear()
@@ -156,7 +156,7 @@ def _folder(folder: str, must: bool = True) -> list[str]:
     return files
 
 
-def _walk(folder: str, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk(folder: str, refuse: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
     """What os.walk gives, following links, but for folders that are above themselves."""
     above: dict[str, frozenset[str]] = {}
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
@@ -174,7 +174,7 @@ def _under_any(pattern: str) -> Iterator[str]:
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     above, wanted = parts[:first], [part for part in parts[first:] if part]
     top = "/".join(above) or ("/" if above else ".")
-    for root, _, names in _walk(top):
+    for root, _, names in walk(top):
         below = [part for part in os.path.relpath(root, top).split("/") if part != "."]
         yield from ("/".join([*above, *below, name]) for name in names if _fits([*below, name], wanted))
 

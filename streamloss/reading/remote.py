@@ -3,7 +3,7 @@
 A request takes as long as its answer's first byte, 10 to 100 ms, and then its bytes at the speed of one connection. So a reader
 says beforehand what it is going to need (`expect`); neighbouring ranges become one, long ones are cut into blocks, and the
 blocks are fetched in the order of need, at most `BUDGET` bytes of them asked for or held at a time. A block that fails for a
-moment is tried again on its own, from the byte where it stopped. Whatever nobody expected is asked for as it comes.
+moment is tried again on its own. Whatever nobody expected is asked for as it comes.
 
 The content must stay the same: a file that is opened with a stamp has to have it then, and again after the last request.
 """
@@ -75,15 +75,11 @@ def fetchers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(FETCHERS, thread_name_prefix="streamloss-fetch")
 
 
-def stamp(path: str) -> Stamp:
-    """What the file is now. Raises `DataError` when there is none."""
-    return _look(path).stamp
-
-
-def _look(path: str) -> Found:
+def _look(path: str) -> tuple[Found, Bytes]:
     found, known = find(path), _memory.get(path)
-    _memory.put(path, found, known[1] if known is not None and known[0].stamp == found.stamp else _NONE)
-    return found
+    tail = known[1] if known is not None and known[0].stamp == found.stamp else _NONE
+    _memory.put(path, found, tail)
+    return found, tail
 
 
 class _Block:
@@ -101,13 +97,18 @@ class RemoteFile:
 
     reach = 4 << 20
 
-    def __init__(self, path: str, expected: Stamp | None = None) -> None:
-        """Opens it; when a stamp is expected, and the file has it no more, that is a `DataError`."""
+    def __init__(self, path: str, expected: Stamp | None = None, anew: bool = False) -> None:
+        """Opens it; when a stamp is expected, and the file has it no more, that is a `DataError`.
+
+        anew: it is looked at again even where it is remembered as it is expected to be.
+        """
         known = _memory.get(path)
-        fresh = known is None or expected not in (None, known[0].stamp)
-        self._found, self._tail = (_look(path), _NONE) if fresh or known is None else known
+        if known is None or anew or expected not in (None, known[0].stamp):
+            known = _look(path)
+        self._found, self._tail = known
         self._path, self._expected = path, expected
-        self.size = self._found.stamp.size
+        self.stamp = self._found.stamp
+        self.size = self.stamp.size
         self._lock = threading.Lock()
         self._last: Future[Found] | None = None  # what it is after the last request
         self._blocks: list[_Block] = []  # in the order of need
@@ -293,7 +294,7 @@ class RemoteFile:
             self._flying += 1
             self._last = None
         try:
-            tried(self._path, ask)
+            tried(self._path, ask, lambda: self._closed)
         finally:
             with self._lock:
                 self._flying -= 1

@@ -19,8 +19,10 @@ FIRST_WAIT = 0.25  # seconds
 hurry = threading.Event()
 
 
-def again(request: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
+def again(request: Callable[[], T], passing: Callable[[Exception], bool], over: Callable[[], bool] = bool) -> T:
     """request(), several times where that helps; `passing` says of what it raised whether it may have passed the next time.
+
+    over: whether nobody wants to know any more.
 
     Raises what the last try raised, with a note of how often it was tried, and KeyboardInterrupt when there is no time.
     """
@@ -31,7 +33,7 @@ def again(request: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
         try:
             return request()
         except Exception as error:
-            if attempt == TRIES or not passing(error):
+            if attempt == TRIES or not passing(error) or over():
                 if attempt > 1:
                     error.add_note(f"tried {attempt} times in {time.monotonic() - started:.1f} s")
                 raise

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from streamloss.errors import DataError, Place
-from streamloss.reading.paths import ADDRESS, ENDINGS, Stamp, first_line, unreadable, visible
+from streamloss.reading.paths import ADDRESS, ENDINGS, Stamp, first_line, unreadable, visible, walk
 from streamloss.reading.retries import again
 
 T = TypeVar("T")
@@ -66,10 +66,10 @@ def find(path: str) -> Found:
     return tried(path, ask)
 
 
-def tried(path: str, request: Callable[[], T]) -> T:
-    """request(), tried again where that helps. Raises `DataError` with the path when it fails for good."""
+def tried(path: str, request: Callable[[], T], over: Callable[[], bool] = bool) -> T:
+    """request(), tried again where that helps, until it is over. Raises `DataError` with the path when it fails for good."""
     try:
-        return again(request, _passing)
+        return again(request, _passing, over)
     except (pa.ArrowException, OSError) as error:
         raise _failed(path, error) from error
 
@@ -145,6 +145,15 @@ def _time(text: str | None) -> int | None:
 
 
 def _under(filesystem: pafs.FileSystem, folder: str, uri: str) -> Iterator[str]:
+    """The files below a folder."""
+    if isinstance(filesystem, pafs.LocalFileSystem):  # Arrow follows links that go round in circles
+
+        def refuse(error: OSError) -> None:
+            raise unreadable(uri, error) from error
+
+        for root, _, names in walk(folder, refuse):
+            yield from (file for name in names if Path(file := f"{root.rstrip('/')}/{name}").is_file())
+        return
     for info in tried(uri, lambda: filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))):
         if info.type == pafs.FileType.File:
             yield info.path
@@ -182,7 +191,7 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
                 else:
                     filesystem, inner = pafs.FileSystem.from_uri(f"{scheme}://{authority}/x{mark}{query}")
                     _opened[key] = filesystem, inner[:-1]
-            except (pa.ArrowException, OSError, ValueError) as error:
+            except (pa.ArrowException, OSError, ValueError, TypeError) as error:
                 raise DataError(
                     f"no filesystem opens this address ({first_line(error)}); "
                     "known are paths and s3://, gs://, abfs://, hdfs://, file://",

@@ -118,6 +118,8 @@ class Checkpoint:
         """Raises `DataError` for the first input that is not what it was; takes over which of its rows are done."""
         then = {entry["path"]: entry for entry in state.inputs}
         now = {entry["path"]: entry for entry in self._source.files}
+        if len(then) != len(state.inputs):
+            raise DataError(f"{self.path}: the checkpoint names an input twice")
         for path in sorted({*then, *now}):
             if path not in now:
                 raise self._refused(f"{path} was an input and is none now")
@@ -127,6 +129,8 @@ class Checkpoint:
                 if then[path].get(name) != now[path].get(name):
                     raise self._refused(f"{path} has changed: it was {then[path].get(name)} and is {now[path].get(name)}")
         self.done = [rows_done(then[path]) for path in now]
+        if state.rows_read != self.rows:
+            raise DataError(f"{self.path}: the checkpoint has {state.rows_read} rows and says that it has {self.rows}")
 
     def _refused(self, why: str) -> DataError:
         return DataError(f"{self.path} is of another run: {why}; give another file to begin anew, or remove this one")

@@ -34,6 +34,7 @@ WORK_BYTES = 512 << 20  # decoded values that are about a second of work, of sho
 FILE_BYTES = 1 << 20  # to open a file takes as long as so many of them
 _BUNDLES = 4  # for every worker at least, so that none waits long for the last one
 _LEAST_BYTES = 1 << 22
+_SERVED = 100  # workers whose states are taken in as they come, at a second for each; of more each has longer work
 TRIES = 3
 _LOOK = 0.1
 _SLOTS_LOOK = 1.0  # seconds between two looks at how many workers there are
@@ -142,9 +143,10 @@ class _Run:
         unknown = []
         files = self._source.files
         work = self._source.plan.row_bytes * sum(entry["rows"] for entry in files) + FILE_BYTES * len(files)
-        most = min(max(work // (_BUNDLES * max(self._workers.slots(), 1)), _LEAST_BYTES), WORK_BYTES)
+        slots = max(self._workers.slots(), 1)
+        most = min(max(work // (_BUNDLES * slots), _LEAST_BYTES), WORK_BYTES * max(1, slots // _SERVED))
         # In a cache a part has the same name whoever the workers are and however much else there is.
-        for part in self._source.parts(most if self._cache is None else WORK_BYTES, done=self._done):
+        for part in self._source.parts(min(most, WORK_BYTES) if self._cache is None else WORK_BYTES, done=self._done):
             state = None if self._cache is None else self._cache.get(part)
             if state is None:
                 unknown.append(part)
@@ -249,7 +251,10 @@ class _Run:
         tries = TRIES if bad else TRIES - 1 if deadly and task.tries < TRIES - 1 else task.tries + 1
         if tries < TRIES:
             again = [_Task(task.place + i, (part,), tries) for i, part in enumerate(task.parts)]
-            (self._suspects if deadly else self._todo).extend(again)
+            if deadly:
+                self._suspects.extend(again)
+            else:
+                self._todo.extendleft(reversed(again))
             return
         self._failures.append((task, RuntimeError("it ended every worker that tried it") if deadly else error))
         if bad or self._checkpoint is None:
