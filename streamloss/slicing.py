@@ -50,6 +50,7 @@ from streamloss.slices import (
     Key,
     Settled,
     blocks,
+    bytes_reported,
     kinds,
     layout,
     most_groups,
@@ -59,8 +60,8 @@ from streamloss.slices import (
 
 _SLACK = 1.25  # so many times the cap there may be before groups are dropped
 _HELD = "slices"  # the kind of our claims
-_REPORTED = 2200  # bytes of a slice in a report, by quantity: measured 1,900, as objects, as a dict and as JSON
 _PAGES = 2  # of a histogram of a slice, where it is not known yet
+_SURELY = 1.5  # so many times fewer slices than seem to fit
 
 
 class Slices:
@@ -141,21 +142,22 @@ class Slices:
 
     def _reset(self, first: int) -> None:
         """Has groups from `first` on, of zeros, hold nothing."""
-        ends = self.arrays["extremes"][first:]
-        ends[..., 0] = HIGHEST
-        ends[..., 1] = LOWEST
+        self.arrays["extremes"][first:] = HIGHEST, LOWEST
 
     def _hold(self, more: int, groups: int) -> None:
         """Claims so many bytes more, for so many groups. Raises `Exceeded`."""
         n, by, size = groups - 1, [name for name in self.by if name != CLUSTER], self._claim.size + more
         shares = 1 if (allotted := memory.allotted()) is None else allotted.threads
+        reported = bytes_reported(self.options, self.plan) if by == [*self.by] else 0
         # When the report is made, there is one of the shares left.
-        reported = _REPORTED * len(self.plan.table) if by == [*self.by] else 0
-        memory.expect(self.by, expected := max(0, n * reported - (shares - 1) * size))
+        expected = max(0, n * reported - (shares - 1) * size)
+        memory.expect((self.by, self.task, self.options, *self.plan.table), expected)
 
         def advice(missing: int) -> str:
-            own = shares * (size / n + _PAGES * PAGE * 4 * len(self.plan.spread)) + max(0, reported - (shares - 1) * size / n)
-            fit = int((more - missing + memory.held(_HELD) + expected) / own / _SLACK)
+            pages = _PAGES * PAGE * 4 * len(self.plan.spread)
+            own = shares * (size / n + pages) + max(0, reported - (shares - 1) * size / n)
+            ours = more + memory.held(_HELD) + expected
+            fit = int(min((ours - missing) / own, n * (1 - missing / ours)) / _SLACK / _SURELY)
             return (f"--max-slices {fit} would fit, " if fit > 0 else "") + "fewer slices or --threads take less"
 
         what = f"{n} slices by {','.join(by)!r} do not fit" if by else "the sums of all rows do not fit"

@@ -54,7 +54,7 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, s
             break
     else:
         raise _refused(plans, row, least, least * row * 8 // eighths + thread - share)
-    batches = fixed + count * (rows * row + thread)
+    batches = fixed + count * (rows * row + _THREAD * len(plans))
     spare = max(share // 4, 1)
     allotment = Allotment(most, count, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
     for source in sources:
