@@ -57,8 +57,8 @@ def evaluate(
     threads: threads that decode and add up (default: the cores of this process); the result does not depend on them.
     batch_rows: rows per chunk (default: about 8 MiB); the result does not depend on it.
     max_memory: bytes, or a size such as '2GiB', that this process may hold, all in all, and each of its workers. Batches and
-        threads are made to fit; what does not fit raises `memory.Exceeded` before the memory is taken. The result does not
-        depend on it.
+        threads are made to fit; what does not fit raises a `StreamlossError` before the memory is taken. The result does not
+        depend on it. (glibc's malloc gives large arrays back at once from then on, in this process.)
     reader: 'pages', our reader of Parquet pages, or an error where it cannot; 'arrow', pyarrow; 'auto' (default), pages where
         it can and pyarrow elsewhere. The result does not depend on it.
     progress: called with a `Progress` about ten times a second.

@@ -42,6 +42,7 @@ from streamloss.digits import (
 )
 from streamloss.errors import RULES, USED, DataError, StreamlossError
 from streamloss.extents import Extents
+from streamloss.memory import Claim, told
 from streamloss.options import DISPLAY, ROLES, Options, Task
 from streamloss.quantities import Plan, plan
 from streamloss.slices import FINE_BINS, Settled, beside, bins_kept, kept
@@ -361,6 +362,7 @@ def _check_input(entry: Any) -> None:
 def _unpacked(packed: bytes, shapes: list[dict[str, tuple[int, ...]]]) -> list[dict[str, Array]]:
     """Arrays of these shapes from their bytes. Raises `ValueError` when there are more or fewer of them."""
     expected = 8 * sum(math.prod(shape) for each in shapes for shape in each.values())
+    Claim("states").to(2 * expected, lambda: f"a state of {told(expected)} does not fit")
     unpacked = zlib.decompressobj().decompress(packed, expected + 1)
     if len(unpacked) != expected:
         raise ValueError(f"{len(unpacked)} bytes of arrays where {expected} belong")

@@ -245,7 +245,9 @@ def test_a_worker_holds_it_too(tmp_path: Path) -> None:
     free = streamloss.evaluate(file, by="group")
     with ThreadPoolExecutor(2) as workers:
         held = streamloss.evaluate(file, by="group", executor=workers, max_memory=tight(600))
-    assert held.digest == free.digest
+        assert held.digest == free.digest
+        with pytest.raises(Exceeded, match="slices by 'group' do not fit"):
+            streamloss.evaluate(file, by="group", executor=workers, max_memory=tight(80))
     options = Options.of(by="group")
     source = open_input(file, options)
     with memory.limited(tight(80)):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from streamloss import jit
 from streamloss.errors import DataError, Place, StreamlossError, UsageError
 from streamloss.extents import Extents
-from streamloss.memory import holding
+from streamloss.memory import Exceeded, holding
 from streamloss.options import Options
 from streamloss.reading.paths import first_line
 from streamloss.reading.source import Input, Part, Plan
@@ -223,6 +223,8 @@ class _Run:
             measured = future.result()
         except (BrokenExecutor, CancelledError) as error:
             raise Lost(f"the workers are lost ({first_line(error)})") from error
+        except Exceeded:  # again it would be no less
+            raise
         except Exception as error:
             self._fail(task, error)
             return
