@@ -32,7 +32,7 @@ _UNITS = {"": 1, "b": 1} | {
 _CODE, _BATCHES, _COMPILING = "code", "batches", "compiling"
 MARGIN = 24 << 20  # of a budget: what was given back and is still resident, and what is too small to be claimed
 CODE = 112 << 20  # compiled kernels and what Numba needs to load them: measured 85 to 105 MB, by kind of prediction
-COMPILING = 520 << 20  # what compiling them takes besides: measured 280 to 430 MB
+COMPILING = 400 << 20  # what compiling them takes besides: measured 280 to 370 MB
 SMALL = 1 << 18  # claims of so many bytes more are not worth a look at what is resident
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # mallopt's names of them
 
@@ -70,11 +70,12 @@ def resident() -> int:
 
 @dataclass(frozen=True)
 class Allotment:
-    """What a run makes of its budget of `most` bytes: for all batches and sums of fixed size, and of every part that is read at
-    a time for stretches of its columns and for what is fetched ahead of it.
+    """What a run makes of its budget of `most` bytes: the threads that add up, the bytes for all batches and sums of fixed
+    size, and those of a part that is being read, for stretches of its columns and for what is fetched ahead of it.
     """
 
     most: int
+    threads: int
     batches: int
     windows: int
     remote: int
@@ -117,6 +118,19 @@ _opening = threading.Lock()
 _givers: list[Callable[[], None]] = []
 
 
+def _opened(most: int) -> _Books:
+    books = _Books()
+    books.limits.append(most)
+    if books.taken > books.limit:
+        wanted = enough(books.missing(0), most)
+        raise Exceeded(
+            f"--max-memory {told(most)} is less than streamloss takes before the first row: at least {wanted} is needed"
+        )
+    books.limits.clear()
+    _tame()
+    return books
+
+
 @contextmanager
 def limited(most: int | None) -> Iterator[None]:
     """While the block runs, this process is to hold `most` bytes at most; None: it may have what it wants."""
@@ -126,8 +140,7 @@ def limited(most: int | None) -> Iterator[None]:
         return
     with _opening:
         if _books is None:
-            _books = _Books()
-            _tame()
+            _books = _opened(most)
         books = _books
         books.limits.append(most)
     try:
@@ -168,9 +181,9 @@ def left() -> int | None:
         return max(0, books.limit - books.taken)
 
 
-def enough(missing: int) -> str:
-    """The budget that would have so many bytes more, rounded up."""
-    wanted = (limit() or 0) + missing
+def enough(missing: int, most: int | None = None) -> str:
+    """The budget that would have so many bytes more than it has, rounded up."""
+    wanted = (most or limit() or 0) + missing
     unit = 10 ** max(0, len(str(wanted)) - 3)
     return told(-(-wanted // unit) * unit)
 
@@ -186,7 +199,7 @@ class Claim:
     def to(self, size: int, what: Callable[[], str], advice: Callable[[int], str] | None = None) -> None:
         """Has it hold so many bytes, all in all. Raises `Exceeded` where there is no room for so many more.
 
-        what: says what takes them. advice: what to do, told how many bytes are missing.
+        what: says that what takes them does not fit. advice: what else to do, told how many bytes are missing.
         """
         books = _books
         if books is not self._books:  # the budget that it stood in is over
@@ -197,8 +210,10 @@ class Claim:
             more = size - self.size
             if more > 0 and not books.fits(more):
                 missing = books.missing(more)
-                hint = f"at least {enough(missing)} is needed" if advice is None else advice(missing)
-                raise Exceeded(f"{what()} in --max-memory {told(min(books.limits))}, {_taken(books)}; {hint}")
+                hint = "" if advice is None else f"; {advice(missing)}"
+                raise Exceeded(
+                    f"{what()} in --max-memory {told(min(books.limits))}: at least {enough(missing)} is needed{hint}"
+                )
             self._set(size)
 
     def tried(self, size: int) -> bool:
@@ -229,17 +244,12 @@ class Claim:
         return {"kind": self.kind, "size": 0, "_books": None}  # another process has other books
 
 
-def _taken(books: _Books) -> str:
-    """What a person is told of the memory that is taken already."""
-    return f"of which {told(max(books.taken, resident()) + MARGIN)} are taken"
-
-
 def expect(key: object, size: int) -> None:
-    """Sets so many bytes aside, under a key, for what will be made later; more under the same key are not added."""
+    """Sets so many bytes aside, under a key, for what will be made later, instead of those before."""
     books = _books
     if books is not None:
         with books.lock:
-            books.expected[key] = max(size, books.expected.get(key, 0))
+            books.expected[key] = size
 
 
 def allot(allotment: Allotment) -> None:

@@ -51,6 +51,7 @@ COUNTER_PAGES = math.ceil(BUCKETS / PAGE)  # of one histogram
 LEAST_BINS, FINE_BINS = 300, 10_000
 CLASSES = 64  # the cross-entropy is summed by class up to so many classes
 FEW_CLASSES = 16  # and all that the whole sums by class up to so many
+_METRIC, _QUANTILE = 700, 800  # bytes of a metric and of a quantile of a slice: measured of an evaluation and of a comparison
 SUMS = 3  # of a block, at most
 WINDOWS = {False: (-192, 10), True: (-480, 22)}  # weighted: LOW, W; what the kernels put there stays inside
 ADD, WINDOW, EXTREMES, BINS, FIXED = "add", "window", "extremes", "bins", "fixed"
@@ -79,6 +80,13 @@ def sums_by_class(task: Task, p: Plan) -> tuple[str, ...]:
     return tuple(key for key in p.per_class if key == "cross_entropy" and task.classes <= CLASSES)
 
 
+def most_rows(task: Task) -> int:
+    """How many rows may be added before digits are carried: one without a weight adds less than 2^40 to any digit, one with a
+    weight up to 2^42.
+    """
+    return 1 << (20 if task.weighted else 22)
+
+
 def makes_whole(task: Task) -> bool:
     """Whether the groups together have all that a state has of all rows, but its ledger and its confidence bins."""
     return not task.weighted and task.classes <= FEW_CLASSES
@@ -92,6 +100,11 @@ def label_pages(task: Task, p: Plan) -> int:
 def clustered(p: Plan) -> Plan:
     """What is added up of clusters: the moments alone."""
     return replace(p, spread=(), per_class=(), labels=False, reliability=False, mean_probabilities=False)
+
+
+def bytes_reported(options: Options, p: Plan) -> int:
+    """What a slice takes of a report: its metrics as objects, as a dict and as JSON, and what they are worked out from."""
+    return len(p.table) * _METRIC + len(p.spread) * len(options.quantiles) * _QUANTILE
 
 
 class Kept(NamedTuple):

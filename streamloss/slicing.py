@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss import memory
 from streamloss.digits import (
     BIAS,
     BUCKETS,
@@ -32,7 +33,7 @@ from streamloss.digits import (
 )
 from streamloss.errors import StreamlossError
 from streamloss.growing import add_at, cuts, extended, gathered, listed, more_rows, moved_up, pieces, sum_up
-from streamloss.memory import Claim, expect, held
+from streamloss.memory import Claim
 from streamloss.options import Options, Task
 from streamloss.quantities import Plan, plan
 from streamloss.slices import (
@@ -49,6 +50,7 @@ from streamloss.slices import (
     Key,
     Settled,
     blocks,
+    bytes_reported,
     kinds,
     layout,
     most_groups,
@@ -58,15 +60,8 @@ from streamloss.slices import (
 
 _SLACK = 1.25  # so many times the cap there may be before groups are dropped
 _HELD = "slices"  # the kind of our claims
-# What a slice takes of a report besides, by quantity: measured 1.8 to 2.3 kB as objects, as a dict and as JSON.
-_REPORTED = 2500
-
-
-def most_rows(task: Task) -> int:
-    """How many rows may be added before digits are carried: one without a weight adds less than 2^40 to any digit, one with a
-    weight up to 2^42.
-    """
-    return 1 << (20 if task.weighted else 22)
+_PAGES = 2  # of a histogram of a slice, where it is not known yet
+_SURELY = 1.5  # so many times fewer slices than seem to fit
 
 
 class Slices:
@@ -128,10 +123,10 @@ class Slices:
         return self._last is not None and order(key) > self._last
 
     def _admit(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._numbers[key] = len(self.keys)
-            self.keys.append(key)
-        self._grow(len(self.keys))
+        new = list(keys)
+        self._grow(len(self.keys) + len(new))  # before anything counts on it
+        self._numbers.update(zip(new, range(len(self.keys), len(self.keys) + len(new)), strict=True))
+        self.keys += new
 
     def _grow(self, groups: int) -> None:
         """Makes the arrays hold so many groups."""
@@ -139,31 +134,34 @@ class Slices:
         if groups <= room:
             return
         more = more_rows(groups, room)
-        self._hold(
-            (more - room) * sum(row.nbytes for row in (*(a[:1] for a in self.arrays.values()), self.far[0], self.table[0]))
-        )
+        own: list[NDArray[Any]] = [*self.arrays.values(), self.far, self.table]
+        self._hold((more - room) * sum(array[:1].nbytes for array in own), groups)
         self.arrays = {name: extended(array, more) for name, array in self.arrays.items()}
         self._reset(room)
         self.far, self.table = extended(self.far, more), extended(self.table, more)
 
     def _reset(self, first: int) -> None:
         """Has groups from `first` on, of zeros, hold nothing."""
-        ends = self.arrays["extremes"][first:]
-        ends[..., 0] = HIGHEST
-        ends[..., 1] = LOWEST
+        self.arrays["extremes"][first:] = HIGHEST, LOWEST
 
-    def _hold(self, more: int) -> None:
-        """Claims so many bytes more. Raises `Exceeded`."""
-        n, by = len(self) - 1, [name for name in self.by if name != CLUSTER]
-        if by == [*self.by]:
-            expect(self.by, n * len(self.plan.table) * _REPORTED)
+    def _hold(self, more: int, groups: int) -> None:
+        """Claims so many bytes more, for so many groups. Raises `Exceeded`."""
+        n, by, size = groups - 1, [name for name in self.by if name != CLUSTER], self._claim.size + more
+        shares = 1 if (allotted := memory.allotted()) is None else allotted.threads
+        reported = bytes_reported(self.options, self.plan) if by == [*self.by] else 0
+        # When the report is made, there is one of the shares left.
+        expected = max(0, n * reported - (shares - 1) * size)
+        memory.expect((self.by, self.task, self.options, *self.plan.table), expected)
 
         def advice(missing: int) -> str:
-            fit = max(1, int(0.9 * n * (1 - missing / (held(_HELD) + more)) / _SLACK))
-            return f"--max-slices {fit} would fit, or take fewer --threads or more memory"
+            pages = _PAGES * PAGE * 4 * len(self.plan.spread)
+            own = shares * (size / n + pages) + max(0, reported - (shares - 1) * size / n)
+            ours = more + memory.held(_HELD) + expected
+            fit = int(min((ours - missing) / own, n * (1 - missing / ours)) / _SLACK / _SURELY)
+            return (f"--max-slices {fit} would fit, " if fit > 0 else "") + "fewer slices or --threads take less"
 
         what = f"{n} slices by {','.join(by)!r} do not fit" if by else "the sums of all rows do not fit"
-        self._claim.to(self._claim.size + more, lambda: what, advice if by and n else None)
+        self._claim.to(size, lambda: what, advice if by and n else None)
 
     def _drop(self, new: Iterable[Key] = ()) -> None:
         """Moves the groups beyond the cap into OTHER, `new` keys being counted among those that there are."""
@@ -219,7 +217,7 @@ class Slices:
             array = getattr(self, name)
             if (wanted := int(self.taken[at]) + more + 1) > len(array):
                 rows = more_rows(wanted, len(array))
-                self._hold((rows - len(array)) * array[:1].nbytes)
+                self._hold((rows - len(array)) * array[:1].nbytes, len(self))
                 setattr(self, name, extended(array, rows))
 
     def carry(self) -> None:

@@ -1,7 +1,7 @@
 """What a budget of memory makes of a run: how many rows a batch has, how many threads there are, what is read ahead.
 
 A row takes what its values take, three times: as they are read, as they are added up, and of slices in another order; and the
-values that are found of it. A quarter of what every thread has is left for pages.
+values that are found of it. Of what every thread has a quarter is left for pages, and seven eighths where there will be slices.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from streamloss.state import layout
 _COPIES = 3  # of a row's values
 _FOUND = 8 * 24  # bytes of the values that are found of a row
 _THREAD = 3 << 20  # bytes that a thread takes besides
+_PAGES = 4 << 20  # bytes of the pages that are open of a column, where it is large
 _SUMS = 4  # as many times as there are threads, and so many times more, there are sums of all rows
 _CLASS = 900  # bytes of a class in a report: measured 780 as objects, as a dict and as JSON
 _FEW = 1 << 18  # bytes of a batch below which fewer threads are better
@@ -41,20 +42,21 @@ def fit(sources: list[Input], options: Options, threads: int, *, chosen: bool, s
         return threads
     plans = [source.plan for source in sources]
     row = sum(_COPIES * plan.row_bytes + _FOUND for plan in plans)
-    thread = _THREAD * len(plans)
+    thread = sum(_THREAD + _PAGES * min(len(plan.needed), 4) for plan in plans)
+    eighths = 1 if options.by or options.cluster else 6
     asked = min(plan.batch_rows for plan in plans)
     least = asked if chosen else 1
     for count in range(threads, 0, -1):
         fixed = besides + (sum(_sums(plan, options, count) for plan in plans) if sums else 0)
         share = (left - fixed) // count
-        rows = min((3 * share // 4 - thread) // row, asked)
+        rows = min(eighths * (share - thread) // 8 // row, asked)
         if rows >= least and (count == 1 or rows == asked or rows * row >= _FEW):
             break
     else:
-        raise _refused(plans, row, least, (least * row + thread - 3 * share // 4) * 4 // 3)
-    batches = fixed + count * (rows * row + thread)
+        raise _refused(plans, row, least, least * row * 8 // eighths + thread - share)
+    batches = fixed + count * (rows * row + _THREAD * len(plans))
     spare = max(share // 4, 1)
-    allotment = Allotment(most, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
+    allotment = Allotment(most, count, batches, spare // (2 * len(plans)), min(_REMOTE, spare // (2 * len(plans))))
     for source in sources:
         source.plan = replace(source.plan, batch_rows=rows, memory=allotment)
     memory.allot(allotment)

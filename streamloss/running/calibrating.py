@@ -18,8 +18,8 @@ from streamloss.running.curve import add_all_rows, room_for, take_values
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Watcher, add_all, looking, readers
 from streamloss.running.rows import columns_of, widened
-from streamloss.slices import CLUSTER, Key, Settled, clustered
-from streamloss.slicing import Slices, most_rows
+from streamloss.slices import CLUSTER, Key, Settled, clustered, most_rows
+from streamloss.slicing import Slices
 
 # The temperature of every slice by its columns and its key, `()` of what is beyond the cap; of all rows by no columns.
 Temperatures = Mapping[tuple[str, ...], Mapping[Key, float]]

@@ -29,8 +29,8 @@ from streamloss.reading.source import Input
 from streamloss.running.grouping import grouped_by
 from streamloss.running.local import Begin, Watcher, add_all, looking
 from streamloss.running.rows import add_batch, columns_of, refusal, widened
-from streamloss.slices import CLUSTER, clustered, kept
-from streamloss.slicing import Slices, most_rows
+from streamloss.slices import CLUSTER, clustered, kept, most_rows
+from streamloss.slicing import Slices
 
 _PIECE = 1 << 16  # rows whose values are kept at a time
 _OF_MODELS = (KL, REVERSE_KL, JS, SAME_TOP)

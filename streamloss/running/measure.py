@@ -23,8 +23,8 @@ from streamloss.running.conventions import SLOT, Beside
 from streamloss.running.curve import Curve, Way
 from streamloss.running.grouping import grouped_by
 from streamloss.running.rows import add_batch, check_rules, columns_of, widened
-from streamloss.slices import beside, kept, makes_whole
-from streamloss.slicing import Slices, most_rows
+from streamloss.slices import beside, kept, makes_whole, most_rows
+from streamloss.slicing import Slices
 from streamloss.state import State, absorb, empty_arrays, layout, loss_of, normalize
 
 _SHORT_ROW = 128  # bytes up to which moving a row costs less than fetching its values from all over a batch
