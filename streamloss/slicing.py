@@ -433,14 +433,12 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     settled = Settled(task, options, p, by, keys, arrays)
     if any(len(found) > 1 for found in kinds(by, keys)):
         raise ValueError("slices whose keys are of several kinds")
-    for value in (v for key in keys for v in key if isinstance(v, str)):
-        value.encode()  # raises where it is no text that can be written
+    "".join(v for key in keys for v in key if isinstance(v, str)).encode()  # raises where it is no text that can be written
     if by and settled.has_other and len(keys) <= options.max_slices:
         raise ValueError("slices beyond a cap that is not reached")
-    for name, width in {"wide_at": blocks(p), "pages_at": pages_width(task, p)}.items():
-        at = arrays[name]
+    for at, width in ((arrays["wide_at"], blocks(p)), (arrays["pages_at"], pages_width(task, p))):
         if (at < 0).any() or (at >= [len(keys), width]).any() or len(np.unique(at, axis=0)) != len(at):
-            raise ValueError(f"slices whose {name} cannot be")
+            raise ValueError("slices whose limbs or pages cannot be")
     again = Slices.of(settled).settled()
     if again.keys != keys or any(not np.array_equal(array, again.arrays[name]) for name, array in arrays.items()):
         raise ValueError("slices that are not canonical")

@@ -132,6 +132,15 @@ def test_an_error_whose_square_is_no_number() -> None:
     assert accuracy.mean == 1.0 and accuracy.stderr is not None and 0 < accuracy.stderr < 1e-190
 
 
+def test_a_share_of_next_to_no_rows() -> None:
+    """Of two clusters one has all but nothing of the weight: as many rows as would give the error are 1e-200."""
+    given = {"prob": [0.9, 0.9], "label": [0, 1], "weight": [1.0, 1e-200], "c": [0, 1]}
+    found = streamloss.evaluate({name: np.array(values) for name, values in given.items()}, cluster="c", metrics="accuracy")
+    accuracy = found.metrics["accuracy"]
+    assert accuracy.mean == 1e-200
+    assert (accuracy.low, accuracy.high) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+
+
 STATES = damage_states.states()
 
 

@@ -385,6 +385,7 @@ def wilson(share: float, rows: float, z: float) -> dict[str, float]:
     """The confidence interval of a share among so many rows, z standard errors wide (Wilson 1927)."""
     if not rows > 0:
         return {}
+    rows = max(rows, 1e-100)  # so few tell nothing, and the square of fewer is 0
     spread = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     centre, scale = share + z * z / (2 * rows), 1 + z * z / rows
     return {"low": max((centre - spread) / scale, 0.0), "high": min((centre + spread) / scale, 1.0)}
