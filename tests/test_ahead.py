@@ -13,6 +13,7 @@ import pytest
 
 import streamloss
 from streamloss.errors import DataError
+from streamloss.memory import Claim
 from streamloss.options import Options
 from streamloss.reading import chunks
 from streamloss.reading.ahead import PAGES, Ahead
@@ -126,14 +127,14 @@ def test_who_waits_takes_the_next_page():
 
     with ThreadPoolExecutor(1) as helpers:
         ahead, body = Ahead(helpers), np.zeros(10, dtype=np.uint8)
-        ahead.add(0, 5, [], body, unpack("first", True))
+        ahead.add(0, 5, [], body, unpack("first", True), Claim("pages"))
         assert began.wait(30)
 
         def second():
             go_on.set()
             return unpack("second", False)()
 
-        ahead.add(15, 20, [], body, second)
+        ahead.add(15, 20, [], body, second, Claim("pages"))
         assert ahead.end == 30
         first = ahead.take(0)
         assert ahead.result(first).tobytes() == b"first"
