@@ -114,6 +114,10 @@ class _Task(NamedTuple):
     tries: int
 
 
+def _went_wrong(future: Future[Measured]) -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
 class _Run:
     """All parts of an input, sent out and taken back."""
 
@@ -164,7 +168,8 @@ class _Run:
         try:
             while self._todo or self._sent or self._suspects:
                 self._send()
-                for future in wait(self._sent, timeout=_LOOK, return_when=FIRST_COMPLETED).done:
+                done = wait(self._sent, timeout=_LOOK, return_when=FIRST_COMPLETED).done
+                for future in sorted(done, key=_went_wrong):  # what was measured counts, also when the workers are lost
                     self._take(future)
                 if look is not None:
                     loss, weight = self.total.loss_so_far()
