@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from streamloss.reading.source import Input
+
+# Whoever starts the tests in the background has SIGINT ignored, and every process that they start would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
