@@ -34,6 +34,7 @@ WORK_BYTES = 512 << 20  # decoded values that are about a second of work, of sho
 FILE_BYTES = 1 << 20  # to open a file takes as long as so many of them
 _BUNDLES = 4  # for every worker at least, so that none waits long for the last one
 _LEAST_BYTES = 1 << 22
+_COMING = 16  # workers that are made ready for where none is there yet
 _SERVED = 100  # workers whose states are taken in as they come, at a second for each; of more each has longer work
 TRIES = 3
 _LOOK = 0.1
@@ -147,7 +148,7 @@ class _Run:
         unknown = []
         files = self._source.files
         work = self._source.plan.row_bytes * sum(entry["rows"] for entry in files) + FILE_BYTES * len(files)
-        slots = max(self._workers.slots(), 1)
+        slots = self._workers.slots() or _COMING
         most = min(max(work // (_BUNDLES * slots), _LEAST_BYTES), WORK_BYTES * max(1, slots // _SERVED))
         # In a cache a part has the same name whoever the workers are and however much else there is.
         for part in self._source.parts(min(most, WORK_BYTES) if self._cache is None else WORK_BYTES, done=self._done):
