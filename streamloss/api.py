@@ -254,7 +254,7 @@ def merge(
     if not states:
         raise UsageError("no states were given")
     gates = parse_all(fail_if)
-    loaded = [(str(path), _load(path)) for path in states]
+    loaded = [(str(path), State.read(path)) for path in states]
     first_path, first = loaded[0]
     seen: dict[str, str] = {}
     for path, state in loaded:
@@ -268,14 +268,6 @@ def merge(
     own = {k: v for k, v in first.options.to_dict().items() if k not in DISPLAY or shown[k] is None}
     options = Options.of(**own, **{k: v for k, v in shown.items() if v is not None})
     return _judged(summarize(merge_states([state for _, state in loaded]), options, command="report"), gates)
-
-
-def _load(path: str | Path) -> State:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the state: {error.strerror or error}") from error
-    return State.from_bytes(data, str(path))
 
 
 def check_same(first_path: str, first: State, path: str, state: State) -> None:

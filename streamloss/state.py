@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,15 @@ class State:
         packed = [packer.compress(piece) for _, array in self._named_arrays() for piece in _as_written(array)]
         body = b"".join([MAGIC, len(text).to_bytes(8, "little"), text, *packed, packer.flush()])
         return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def read(cls, path: str | Path) -> State:
+        """The state in a file. Raises `DataError` when it cannot be read, and as `from_bytes`."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot read the state: {error.strerror or error}") from error
+        return cls.from_bytes(data, str(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str = "state") -> State:

@@ -78,7 +78,7 @@ def test_a_new_shard_costs_itself(folder: Path, tmp_path: Path, read: list[str])
 
 
 def test_row_groups_are_parts(folder: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "WORK_BYTES", 300 * 32)  # two row groups
+    monkeypatch.setattr(parts, "work_bytes", lambda plan: 300 * 32)  # two row groups
     expected = streamloss.evaluate(str(folder)).digest
     read.clear()
     assert streamloss.evaluate(str(folder), cache=tmp_path / "cache").digest == expected

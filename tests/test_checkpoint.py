@@ -201,6 +201,11 @@ def test_a_report_of_a_running_job(folder: Path, tmp_path: Path, slow: None) -> 
     ended = commands.run("report", str(file))
     assert ended.exit_code == 0
     assert re.search(rf"unfinished +a checkpoint: {units.count(done)} of {units.counted(1500, 'row')}", ended.stdout)
+    words = f"a checkpoint: {units.count(done)} of {units.counted(1500, 'row')} are in this report"
+    for form in ("terminal", "markdown", "html"):
+        shown = commands.run("report", str(file), "--format", form).stdout
+        assert words in shown and re.search(r"classes · unfinished", shown)
+    assert "unfinished" not in commands.run("evaluate", str(folder)).stdout
     found = json.loads(commands.run("report", str(file), "--format", "json").stdout)["inputs"]
     assert sum(entry.get("done", entry["rows"]) for entry in found) == done
     assert any("done" in entry for entry in found)

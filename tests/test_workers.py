@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row group is a part, and every part a bundle of its own."""
     monkeypatch.setattr(parts, "_LEAST_BYTES", 1)
-    monkeypatch.setattr(parts, "WORK_BYTES", 1)
+    monkeypatch.setattr(parts, "work_bytes", lambda plan: 1)
 
 
 class Here(Executor):

@@ -33,11 +33,11 @@ def watching(progress: bool | None, unit: Unit) -> Iterator[Watcher | None]:
     from streamloss import jit
     from streamloss.cli.progress import Meter
 
-    jit.on_compile(lambda: click.echo("streamloss: compiling kernels for this machine, once…", err=True))
+    jit.on_compile(lambda: shared.note("compiling kernels for this machine, once…"))
     with Meter(progress, unit) as meter:
         yield meter.show if meter.wanted else None
     if reason := jit.not_kept():
-        click.echo(f"streamloss: compiled kernels could not be kept: {reason}: STREAMLOSS_CACHE_DIR chooses a folder", err=True)
+        shared.note(f"compiled kernels could not be kept: {reason}: STREAMLOSS_CACHE_DIR chooses a folder")
 
 
 class Destination:
@@ -184,7 +184,6 @@ def job(
 def _conclude(record: dict[str, Any], junit: str | None) -> None:
     """After the report: write the JUnit file and say which gates did not pass."""
     from streamloss.reporting.gates import told
-    from streamloss.reporting.units import printable
 
     if junit is not None:
         from streamloss.reporting.junit import encode
@@ -193,7 +192,7 @@ def _conclude(record: dict[str, Any], junit: str | None) -> None:
     words = {"fail": "failed", "undecided": "undecided"}
     for gate in record["gates"]:
         if gate["outcome"] in words:
-            click.echo(f"streamloss: gate {words[gate['outcome']]}: {printable(told(gate))}", err=True)
+            shared.note(f"gate {words[gate['outcome']]}: {told(gate)}")
 
 
 def _check(file: str, inputs: Iterable[str]) -> None:

@@ -110,7 +110,7 @@ for command in (evaluate, compare, calibrate, batch, score, report, inspect, cal
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"streamloss: warning: {' '.join(str(message).splitlines())}", err=True)
+    shared.note(f"warning: {' '.join(str(message).splitlines())}")
 
 
 def _fill_closed() -> None:

@@ -134,6 +134,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "more_inputs": len(report.get("inputs") or []) - _MOST_INPUTS,
         "slicings": list(_slices(report)),
         "options": [(name, _long(value)) for name, value in wording.options(report, _MOST_VALUES)],
+        "unfinished": wording.unfinished(report),
         "run": " · ".join(wording.run_facts(report)),
         "command_line": units.printable((report.get("run") or {}).get("command_line") or ""),
         "counted": units.counted,

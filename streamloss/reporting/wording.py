@@ -23,14 +23,14 @@ _LOWER_IS_BETTER = (
 
 
 def facts(report: Report) -> list[str]:
-    """How much there was: rows, classes, and the weight where it is not the number of rows."""
+    """How much there was: rows, classes, the weight where it is not the number of rows, and whether that is not all yet."""
     rows = report["rows"]
     found = [units.counted(rows["used"], "row")]
     if report.get("classes"):
         found.append(units.counted(report["classes"], "class", "classes"))
     if has_weight(report):
         found.append(f"weight {units.number(report['weight'])}")
-    return found
+    return [*found, "unfinished"] if unfinished(report) else found
 
 
 def equation(report: Report) -> list[tuple[str, str]]:
@@ -155,9 +155,8 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
         rest = inputs[MOST_INPUTS:]
         total = sum(entry.get("bytes") or 0 for entry in rest)
         lines.append(("", [f"and {units.counted(len(rest), 'more file', 'more files')}", units.size(total)]))
-    if any("done" in entry for entry in inputs):
-        done, rows = (sum(entry.get(name, entry["rows"]) for entry in inputs) for name in ("done", "rows"))
-        lines.append(("unfinished", [f"a checkpoint: {units.count(done)} of {units.counted(rows, 'row')} are in this report"]))
+    if words := unfinished(report):
+        lines.append(("unfinished", [words]))
     if given := options(report):
         lines.append(("options", [units.printable(f"{name}={value}") for name, value in given]))
     if found := run_facts(report):
@@ -165,6 +164,15 @@ def provenance(report: Report) -> list[tuple[str, list[str]]]:
     if digest := report.get("digest"):
         lines.append(("digest", [units.printable(digest)]))
     return lines
+
+
+def unfinished(report: Report) -> str:
+    """How much of the inputs a report of a checkpoint is of; nothing of any other."""
+    inputs = report.get("inputs") or []
+    if not any("done" in entry for entry in inputs):
+        return ""
+    done, rows = (sum(entry.get(name, entry["rows"]) for entry in inputs) for name in ("done", "rows"))
+    return f"a checkpoint: {units.count(done)} of {units.counted(rows, 'row')} are in this report"
 
 
 def options(report: Report, most: int = MOST_INPUTS) -> list[tuple[str, str]]:

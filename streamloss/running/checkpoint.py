@@ -24,7 +24,7 @@ from streamloss.state import State, merge, rows_done
 
 
 class NotKept(UserWarning):
-    """A checkpoint could not be written."""
+    """A checkpoint, or the state of a part, could not be written."""
 
 
 EVERY = 5.0  # seconds from one to the next
@@ -49,7 +49,8 @@ class Checkpoint:
         self.resumed: State | None = None
         self.done = [Extents() for _ in source.files]
         self._source, self._options, self._every = source, options, every
-        self._next = time.monotonic() + every
+        self._asked = time.monotonic()
+        self._next = self._asked + every
         self._lock = Lock(path)
         try:
             if self.path.exists():
@@ -69,7 +70,8 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time to write it."""
-        return time.monotonic() >= self._next
+        self._asked = time.monotonic()
+        return self._asked >= self._next
 
     def together(self, state: State) -> State:
         """A state of rows that were read in this run, with those that were done when it began."""
@@ -83,7 +85,6 @@ class Checkpoint:
 
     def write(self, state: State, done: list[Extents]) -> None:
         """Replaces the file by one of this state, in which the rows `done` are. `NotKept` warns where it cannot be."""
-        started = time.monotonic()
         state.made = maker()
         state.inputs = [
             entry if done_of.rows == entry["rows"] else entry | {"done": [list(run) for run in done_of]}
@@ -95,14 +96,10 @@ class Checkpoint:
         except OSError as error:
             warnings.warn(f"{unwritable(self.path, error)}; the run goes on", NotKept, stacklevel=2)
         now = time.monotonic()
-        self._next = now + max(self._every, _SHARE * (now - started))
+        self._next = now + max(self._every, _SHARE * (now - self._asked))  # it took as long since it was due
 
     def _load(self) -> None:
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot read the checkpoint: {error.strerror or error}") from error
-        state = State.from_bytes(data, str(self.path))
+        state = State.read(self.path)
         asked = State.empty(self._source.task, self._options)
         asked.columns = dict(self._source.roles)
         for name, then, now in state.differences(asked):

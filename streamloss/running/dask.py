@@ -44,7 +44,12 @@ def workers(scheduler: str | None, threads: int) -> Iterator[Workers]:
 def _cluster(threads: int) -> LocalCluster:
     # Workers hold a few batches whatever the files are, so Dask need not watch their memory.
     cluster = LocalCluster(
-        n_workers=0, threads_per_worker=1, processes=True, memory_limit=None, dashboard_address=None, silence_logs=False
+        n_workers=0,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=None,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
     )
     # As many as there should be, also when one could not be started: Dask mends only those that were there once.
     cluster.adapt(minimum=threads, maximum=threads, interval="1s")

@@ -17,7 +17,7 @@ from streamloss.running.budget import fit
 from streamloss.running.cache import Cache
 from streamloss.running.checkpoint import EVERY, opened
 from streamloss.running.local import Watcher
-from streamloss.running.parts import WORK_BYTES, Workers
+from streamloss.running.parts import Workers, work_bytes
 from streamloss.state import State
 
 Engine = Literal["local", "dask"]
@@ -92,6 +92,6 @@ def _workers(source: Input, way: Way) -> Iterator[Workers]:
             yield workers
     else:
         # A thread for every part, as long as that keeps all of them busy; else all threads for one after the other.
-        alone = not source.is_stream and len(source.cuts(WORK_BYTES)) >= 2 * way.threads
+        alone = not source.is_stream and len(source.cuts(work_bytes(source.plan))) >= 2 * way.threads
         with ThreadPoolExecutor(way.threads if alone else 1) as pool:
             yield Workers(pool, lambda: way.threads if alone else 1, 1 if alone else way.threads)

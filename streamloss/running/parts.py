@@ -30,7 +30,8 @@ from streamloss.running.local import Watcher, add_all, looking, reading
 from streamloss.running.measure import Accumulator
 from streamloss.state import State, Total
 
-WORK_BYTES = 512 << 20  # decoded values that are about a second of work, of short rows and of long ones
+# What a thread needs for a row, and how many of its bytes it works on in a second: measured 58 ns at 48 bytes, 2 µs at 4 kB.
+_ROW_SECONDS, _BYTES_A_SECOND = 40e-9, 2.2e9
 FILE_BYTES = 1 << 20  # to open a file takes as long as so many of them
 _BUNDLES = 4  # for every worker at least, so that none waits long for the last one
 _LEAST_BYTES = 1 << 22
@@ -71,6 +72,11 @@ def measure(
             state.inputs = [] if inputs is None else [inputs[number]]
             states.append(state.to_bytes())
     return Measured(states, maker())
+
+
+def work_bytes(plan: Plan) -> int:
+    """Decoded values that are about a second of work."""
+    return int(plan.row_bytes / (_ROW_SECONDS + plan.row_bytes / _BYTES_A_SECOND))
 
 
 def bundled(parts: Iterable[Part], most: int) -> Iterator[Parts]:
@@ -149,9 +155,10 @@ class _Run:
         files = self._source.files
         work = self._source.plan.row_bytes * sum(entry["rows"] for entry in files) + FILE_BYTES * len(files)
         slots = self._workers.slots() or _COMING
-        most = min(max(work // (_BUNDLES * slots), _LEAST_BYTES), WORK_BYTES * max(1, slots // _SERVED))
+        second = work_bytes(self._source.plan)
+        most = min(max(work // (_BUNDLES * slots), _LEAST_BYTES), second * max(1, slots // _SERVED))
         # In a cache a part has the same name whoever the workers are and however much else there is.
-        for part in self._source.parts(min(most, WORK_BYTES) if self._cache is None else WORK_BYTES, done=self._done):
+        for part in self._source.parts(min(most, second) if self._cache is None else second, done=self._done):
             state = None if self._cache is None else self._cache.get(part)
             if state is None:
                 unknown.append(part)
