@@ -433,6 +433,8 @@ def read(task: Task, options: Options, p: Plan, header: dict[str, Any], arrays: 
     settled = Settled(task, options, p, by, keys, arrays)
     if any(len(found) > 1 for found in kinds(by, keys)):
         raise ValueError("slices whose keys are of several kinds")
+    if len(set(keys)) < len(keys):
+        raise ValueError("two slices of one key")
     "".join(v for key in keys for v in key if isinstance(v, str)).encode()  # raises where it is no text that can be written
     if by and settled.has_other and len(keys) <= options.max_slices:
         raise ValueError("slices beyond a cap that is not reached")

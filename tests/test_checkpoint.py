@@ -331,6 +331,22 @@ def test_rows_that_cannot_be_done(stopped: tuple[Path, Path], done: Any) -> None
     refused(folder, file, "the state cannot be read")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "pattern"),
+    [
+        ("path", None, "c: the checkpoint names an input twice, or one without a path"),
+        ("path", "a\nb", "c is of another run: .*0.parquet is an input and was none"),
+        ("footer", "a\nb", "c is of another run: .*0.parquet has changed: it was a b and is [0-9a-f]{64}; give"),
+    ],
+)
+def test_inputs_that_cannot_be(stopped: tuple[Path, Path], name: str, value: Any, pattern: str) -> None:
+    folder, file = stopped
+    state = State.from_bytes(file.read_bytes())
+    state.inputs[0][name] = value
+    file.write_bytes(state.to_bytes())
+    refused(folder, file, pattern)
+
+
 def test_something_else(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "c").write_bytes(b"my diary")

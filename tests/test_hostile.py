@@ -213,6 +213,16 @@ def test_numbers_that_no_rows_have(name: str) -> None:
         State.from_bytes(forged(*FORGED[name]), "here.state")
 
 
+@pytest.mark.parametrize("kind", [SLICED, CAPPED])
+def test_two_slices_of_one_key(kind: int) -> None:
+    """Merged with others one of them would be lost, and the whole have more rows than its slices."""
+    state = State.from_bytes(STATES[kind][0].to_bytes())
+    keys = state.slices[0].keys
+    keys[-1] = keys[-2]
+    with pytest.raises(DataError, match="the state cannot be read: two slices of one key"):
+        State.from_bytes(state.to_bytes())
+
+
 def test_states_of_every_kind_are_coherent() -> None:
     for one, two in STATES:
         for state in (one, two, one.merged(two), State.empty(one.task, one.options)):

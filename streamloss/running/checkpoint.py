@@ -115,8 +115,8 @@ class Checkpoint:
         """Raises `DataError` for the first input that is not what it was; takes over which of its rows are done."""
         then = {entry["path"]: entry for entry in state.inputs}
         now = {entry["path"]: entry for entry in self._source.files}
-        if len(then) != len(state.inputs):
-            raise DataError(f"{self.path}: the checkpoint names an input twice")
+        if len(then) != len(state.inputs) or None in then:
+            raise DataError(f"{self.path}: the checkpoint names an input twice, or one without a path")
         for path in sorted({*then, *now}):
             if path not in now:
                 raise self._refused(f"{path} was an input and is none now")
@@ -130,6 +130,7 @@ class Checkpoint:
             raise DataError(f"{self.path}: the checkpoint has {state.rows_read} rows and says that it has {self.rows}")
 
     def _refused(self, why: str) -> DataError:
+        why = " ".join(why.splitlines())  # names and identities are what the file says
         return DataError(f"{self.path} is of another run: {why}; give another file to begin anew, or remove this one")
 
 
