@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from fractions import Fraction
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,21 @@ if jit.DISABLED:
         """0, 1, … 31, as wide as v."""
         return np.arange(float(LANES))
 
+    def lane_from() -> Any:
+        """The first of the lanes that are this thread's: on a device it has one."""
+        return np.int64(0)
+
+    def lane_to(count: Any) -> Any:
+        """Behind the last of the lanes below `count` that are this thread's."""
+        return np.int64(count)
+
+    def by_lane() -> bool:
+        """Whether a thread has one lane, not all of them."""
+        return False
+
+    def meet() -> None:
+        """Has every thread of a warp see what the others have written."""
+
     def count_of(mask: Any) -> Any:
         """In how many lanes the mask holds."""
         return np.int64(np.count_nonzero(mask))
@@ -143,6 +159,7 @@ else:
         Vector,
         Whole,
         constant,
+        on_device,
         spread,
         spread_all,
         vector_of,
@@ -150,11 +167,33 @@ else:
 
     assert Lanes.llvm.count == LANES
 
+    def _primitive(cpu: Any, name: str) -> Any:
+        """How a primitive is written for the target that code is made for."""
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            if on_device(context):
+                from streamloss.ieee import warp
+
+                return warp.LOWER[name](context, builder, sig, args)
+            return cpu(context, builder, sig, args)
+
+        return lower
+
+    def _intrinsic(typing: Any) -> Any:
+        """An intrinsic with a way of its own on a CUDA device."""
+
+        @wraps(typing)
+        def both(*args: Any) -> Any:
+            found = typing(*args)
+            return found if found is None else (found[0], _primitive(found[1], typing.__name__))
+
+        return intrinsic(both)
+
     def _shaped(llvm: Any, like: Any) -> Any:
         """The scalar LLVM type, or the vector of it where `like` is one."""
         return ir.VectorType(llvm, like.count) if isinstance(like, ir.VectorType) else llvm
 
-    @intrinsic
+    @_intrinsic
     def fma(_context: Any, a: Any, b: Any, c: Any) -> Any:
         """a·b + c, rounded once."""
         vector = vector_of((a, b, c))
@@ -173,14 +212,14 @@ else:
 
         return vector(a, b, c), lower
 
-    @intrinsic
+    @_intrinsic
     def to_bits(_context: Any, x: Any) -> Any:
         """The bits of a float64 as int64."""
         if x is Lanes:
             return Whole(x), lambda _cx, builder, _sig, args: builder.bitcast(args[0], Whole.llvm)
         return types.int64(types.float64), lambda _cx, builder, _sig, args: builder.bitcast(args[0], I64)
 
-    @intrinsic
+    @_intrinsic
     def from_bits(_context: Any, i: Any) -> Any:
         """The float64 with these bits; sums of bit patterns wrap as int64 does."""
         if i is Whole:
@@ -229,7 +268,7 @@ else:
             return x
         return builder.fpext(_SINGLE[kind](builder, x), _shaped(F64, x.type))
 
-    @intrinsic
+    @_intrinsic
     def widen(_context: Any, x: Any) -> Any:
         """A stored prediction value, or what `load_narrow` gave, as float64."""
         if x is Lanes:
@@ -248,7 +287,7 @@ else:
         value = {types.uint16: 0xFC00, types.int16: -128}.get(x.dtype, -math.inf)
         return x.dtype(x), lambda _cx, _builder, _sig, _args: ir.Constant(_STORED[x.dtype], value)
 
-    @intrinsic
+    @_intrinsic
     def lanes(_context: Any, x: Any) -> Any:
         """32 times the same number."""
         return Lanes(x), lambda context, builder, sig, args: spread(context, builder, args[0], sig.args[0], Lanes)
@@ -277,7 +316,7 @@ else:
             found = builder.insert_element(found, builder.load(builder.gep(made.data, [at])), I32(lane))
         return found
 
-    @intrinsic
+    @_intrinsic
     def turn(_context: Any, x: Any, _row: Any, _first: Any, panel: Any, _lane: Any) -> Any:
         """panel[first + j, lane + i] = x[row + i, first + j] for i and j below 16, of two C-contiguous arrays of one dtype.
         Where rows are shorter, what follows in memory is taken for the rest: that there is so much is the caller's care.
@@ -322,7 +361,7 @@ else:
             return None
         return types.boolean(x), lambda _cx, _builder, _sig, _args: ir.Constant(I1, int(x.layout == "F"))
 
-    @intrinsic
+    @_intrinsic
     def load(_context: Any, x: Any, _row: Any, _first: Any) -> Any:
         """x[row, first : first + 32], widened; x is (rows, columns), contiguous, and its end the caller's care."""
         if not _matrix(x):
@@ -331,7 +370,7 @@ else:
             builder, x.dtype, _loaded(context, builder, sig, args)
         )
 
-    @intrinsic
+    @_intrinsic
     def load_narrow(_context: Any, x: Any, _row: Any, _first: Any) -> Any:
         """`load` as float32 where the stored values are no wider: for comparisons, at half the price."""
         if not _matrix(x):
@@ -346,7 +385,7 @@ else:
     def _narrow_of(x: Any) -> Vector:
         return Narrow if x.dtype in _SINGLE else Lanes
 
-    @intrinsic
+    @_intrinsic
     def narrow(_context: Any, x: Any, v: Any) -> Any:
         """32 times the number v, or 32 values that x can hold, as wide as `load_narrow` gives the values of x."""
         vector = _narrow_of(x)
@@ -356,7 +395,7 @@ else:
         signature = vector(x, types.float64)
         return signature, lambda context, builder, sig, args: spread(context, builder, args[1], sig.args[1], vector)
 
-    @intrinsic
+    @_intrinsic
     def store(_context: Any, x: Any, _row: Any, _first: Any, _v: Any) -> Any:
         """x[row, first : first + 32] = v; x is (rows, columns) of float64, C-contiguous, and its end the caller's care."""
         if not _matrix(x) or x.dtype != types.float64 or x.layout != "C":
@@ -369,7 +408,7 @@ else:
 
         return types.void(x, types.int64, types.int64, Lanes), lower
 
-    @intrinsic
+    @_intrinsic
     def numbered(_context: Any, v: Any) -> Any:
         """0, 1, … 31, as wide as v."""
         if v not in (Lanes, Narrow):
@@ -377,7 +416,27 @@ else:
         row = ir.Constant(v.llvm, [ir.Constant(v.llvm.element, float(lane)) for lane in range(LANES)])
         return v(v), lambda _cx, _builder, _sig, _args: row
 
-    @intrinsic
+    @_intrinsic
+    def lane_from(_context: Any) -> Any:
+        """The first of the lanes that are this thread's: on a device it has one."""
+        return types.int64(), lambda _cx, _builder, _sig, _args: I64(0)
+
+    @_intrinsic
+    def lane_to(_context: Any, _count: Any) -> Any:
+        """Behind the last of the lanes below `count` that are this thread's."""
+        return types.int64(types.int64), lambda _cx, _builder, _sig, args: args[0]
+
+    @_intrinsic
+    def by_lane(_context: Any) -> Any:
+        """Whether a thread has one lane, not all of them."""
+        return types.boolean(), lambda _cx, _builder, _sig, _args: I1(0)
+
+    @_intrinsic
+    def meet(_context: Any) -> Any:
+        """Has every thread of a warp see what the others have written."""
+        return types.void(), lambda context, _builder, _sig, _args: context.get_dummy_value()
+
+    @_intrinsic
     def count_of(_context: Any, mask: Any) -> Any:
         """In how many lanes the mask holds."""
         if mask is not Mask:
@@ -405,12 +464,12 @@ else:
 
         return v.element(v), lower
 
-    @intrinsic
+    @_intrinsic
     def sum_of(_context: Any, v: Any) -> Any:
         """Σ of the lanes by a fixed tree: lane + 16, + 8, + 4, + 2, + 1."""
         return _tree(v, lambda builder, a, b: builder.fadd(a, b))
 
-    @intrinsic
+    @_intrinsic
     def max_of(_context: Any, v: Any) -> Any:
         """The largest lane, by the same tree; a NaN in the first half of a step wins, one in the second loses."""
         return _tree(v, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", b, a), b, a))

@@ -108,12 +108,14 @@ def exp_nonpositive(x: float) -> Any:
 @scalar
 def _exp_parts(x: float) -> Any:
     """(hi, lo, a, b): e^x = (hi + lo)·a·b with lo the rounding error of hi and a, b powers of two; x in −746 … 710."""
-    t, r = _reduce(min(max(x, -746.0), 710.0))
+    x = select(x > -746.0, x, -746.0)
+    t, r = _reduce(select(x < 710.0, x, 710.0))
     tail = r + expm1_tail(r)
     hi = 1.0 + tail
     lo = tail - (hi - 1.0)
     n = t - ROUND
-    first = min(max(n, -1000.0), 1000.0)
+    first = select(n > -1000.0, n, -1000.0)
+    first = select(first < 1000.0, first, 1000.0)
     a = from_bits(ONE_BITS + (to_bits(first + ROUND) << np.int64(52)))
     b = from_bits(ONE_BITS + (to_bits(n - first + ROUND) << np.int64(52)))
     return hi, lo, a, b
@@ -248,12 +250,13 @@ def logistic(x: float) -> Any:
     large = fma(fma(-large, d, 1.0) - large * rest, inverse, large)
     small = fma(fma(-small, d, e) + error - small * rest, inverse, small)
     tail = _log1p_plus(e, d, lost * inverse, error * inverse)
-    positive = x >= 0.0
+    positive, size = x >= 0.0, abs(x)
+    over, under = size + tail, 0.0 + tail
     return (
-        large if positive else small,
-        small if positive else large,
-        max(-x, 0.0) + tail,
-        max(x, 0.0) + tail,
+        select(positive, large, small),
+        select(positive, small, large),
+        select(positive, under, over),
+        select(positive, over, under),
     )
 
 

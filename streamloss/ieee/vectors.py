@@ -47,6 +47,11 @@ Whole = Vector("Whole", types.int64, I64)
 Mask = Vector("Mask", types.boolean, I1)
 
 
+def on_device(context: Any) -> bool:
+    """Whether code is made for a CUDA device, where a vector is one number in each of a warp's threads (see `warp`)."""
+    return bool(context.target_name == "cuda")
+
+
 def constant(like: Any, value: Any) -> Any:
     """The number as a constant of an LLVM type, every lane of it where that is a vector."""
     if isinstance(like, ir.VectorType):
@@ -61,6 +66,8 @@ def spread(context: Any, builder: Any, value: Any, kind: Any, vector: Vector) ->
     one = context.cast(builder, value, kind, vector.element)
     if vector.element is types.boolean:
         one = builder.trunc(one, I1) if one.type != I1 else one
+    if on_device(context):
+        return one
     first = builder.insert_element(ir.Constant(vector.llvm, ir.Undefined), one, I32(0))
     return builder.shuffle_vector(first, ir.Constant(vector.llvm, ir.Undefined), constant(ir.VectorType(I32, LANES), 0))
 
@@ -93,7 +100,12 @@ def _operator(
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = vector_of(sig.args)
         assert vector is not None
-        return emit(builder, *spread_all(context, builder, args, sig.args, vector))
+        operands = spread_all(context, builder, args, sig.args, vector)
+        if on_device(context):
+            from streamloss.ieee.warp import Pinned
+
+            builder = Pinned(builder)
+        return emit(builder, *operands)
 
     for kinds in product((*vectors, types.Number), repeat=arity):
         if any(isinstance(kind, Vector) for kind in kinds):
@@ -101,8 +113,10 @@ def _operator(
 
 
 def _absolute(builder: Any, x: Any) -> Any:
-    bits, mask = (Whole.llvm, (1 << 63) - 1) if x.type == Lanes.llvm else (ir.VectorType(I32, LANES), (1 << 31) - 1)
-    return builder.bitcast(builder.and_(builder.bitcast(x, bits), constant(bits, mask)), x.type)
+    element = x.type.element if isinstance(x.type, ir.VectorType) else x.type
+    whole = I64 if element == F64 else I32
+    bits = ir.VectorType(whole, LANES) if isinstance(x.type, ir.VectorType) else whole
+    return builder.bitcast(builder.and_(builder.bitcast(x, bits), constant(bits, (1 << (whole.width - 1)) - 1)), x.type)
 
 
 _FLOATS = (Lanes, Narrow)
@@ -120,4 +134,5 @@ for _of, _name in ((operator.add, "add"), (operator.sub, "sub"), (operator.lshif
     _operator(_of, (Whole,), lambda builder, a, b, name=_name: getattr(builder, name)(a, b))
 for _of, _name in ((operator.and_, "and_"), (operator.or_, "or_")):
     _operator(_of, (Whole, Mask), lambda builder, a, b, name=_name: getattr(builder, name)(a, b))
+_operator(operator.eq, (Mask,), lambda builder, a, b: builder.not_(builder.xor(a, b)))
 _operator(operator.invert, (Mask,), lambda builder, a: builder.not_(a), arity=1)

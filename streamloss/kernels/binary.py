@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, PROBABILITY_ABOVE_ONE, USED
-from streamloss.ieee.bits import widen
+from streamloss.ieee.bits import select, widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
@@ -106,7 +106,75 @@ def load_labels(label: Any, m: int, code: Any, y: Any) -> None:
 @scalar
 def certainty(p: float, rest: float, cost_1: float, cost_0: float) -> Any:
     """H(p) and the probability of the likelier class."""
-    return times(p, cost_1) + times(rest, cost_0), max(p, rest)
+    return times(p, cost_1) + times(rest, cost_0), select(p > rest, p, rest)
+
+
+@scalar
+def hit_of(above: float, y: float) -> Any:
+    """1 where the likelier class is the label."""
+    return select((above > 0.0) == (y > 0.5), 1.0, 0.0)
+
+
+@scalar
+def loss_of(q: float, cost_1: float, cost_0: float, cap: float, pos_weight: float) -> Any:
+    """Cross-entropy against q."""
+    paid_1, paid_0 = select(cost_1 < cap, cost_1, cap), select(cost_0 < cap, cost_0, cap)
+    return times(pos_weight * q, paid_1) + times(1.0 - q, paid_0)
+
+
+@scalar
+def brier_of(q: float, p: float, rest: float) -> Any:
+    """(p − q)²."""
+    off = select(q > 0.5, rest - (1.0 - q), p - q)
+    return off * off
+
+
+@scalar
+def sharp_losses(y: float, p: float, rest: float, cost_1: float, cost_0: float) -> Any:
+    """Cross-entropy and Brier score against y of 0 or 1."""
+    off = select(y > 0.5, rest, p)
+    return select(y > 0.5, cost_1, cost_0), off * off
+
+
+@scalar
+def is_cut(q: float, cost_1: float, cost_0: float, cap: float) -> Any:
+    """Whether the cap makes a difference to the cross-entropy against q."""
+    return ((q > 0.0) & (cost_1 > cap)) | ((q < 1.0) & (cost_0 > cap))
+
+
+@scalar
+def soft_terms(q: float) -> Any:
+    """ln q, ln(1 − q) and H(q)."""
+    log_1, log_0 = log(q), log1p(-q)
+    return log_1, log_0, times(q, -log_1) + times(1.0 - q, -log_0)
+
+
+@scalar
+def capped_kl(q: float, cost_1: float, cost_0: float, log_1: float, log_0: float, cap: float) -> Any:
+    """KL(q‖p) where a cap is on a cost."""
+    paid_1, paid_0 = select(cost_1 < cap, cost_1, cap), select(cost_0 < cap, cost_0, cap)
+    return times(q, paid_1 + log_1) + times(1.0 - q, paid_0 + log_0)
+
+
+@scalar
+def plain_kl(q: float, p: float, rest: float, cost_1: float, cost_0: float, log_1: float, log_0: float) -> Any:
+    """KL(q‖p)."""
+    return brackets(q, p, log_1 + cost_1)[0] + brackets(1.0 - q, rest, log_0 + cost_0)[0]
+
+
+@scalar
+def focal_of(q: float, p: float, rest: float, cost_1: float, cost_0: float, cap: float, gamma: float, alpha: float) -> Any:
+    """Focal loss; alpha < 0 means no class balance."""
+    on_1 = alpha if alpha >= 0.0 else 1.0
+    on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
+    paid_1, paid_0 = select(cost_1 < cap, cost_1, cap), select(cost_0 < cap, cost_0, cap)
+    return times(on_1 * q * power(rest, gamma), paid_1) + times(on_0 * (1.0 - q) * power(p, gamma), paid_0)
+
+
+@scalar
+def smoothed(y: float, smoothing: float) -> Any:
+    """The label smoothed over both classes."""
+    return y * (1.0 - smoothing) + 0.5 * smoothing
 
 
 @loop
@@ -126,7 +194,7 @@ def write_hits(m: int, p: Any, y: Any, figures: Any, out: Any) -> None:
     right, over = out[ACCURACY, 0:m], out[OVERCONFIDENCE, 0:m]
     for j in range(m):
         h, top = certainty(p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
-        hit = 1.0 if (figures[ABOVE, j] > 0.0) == (y[j] > 0.5) else 0.0
+        hit = hit_of(figures[ABOVE, j], y[j])
         entropy[j] = h
         confidence[j] = top
         right[j] = hit
@@ -138,15 +206,12 @@ def write_losses(m: int, cap: float, pos_weight: float, p: Any, q: Any, figures:
     """Cross-entropy and Brier score against q, which may be soft."""
     loss, brier = out[CROSS_ENTROPY, 0:m], out[BRIER, 0:m]
     for j in range(m):
-        paid_1, paid_0 = min(figures[COST_1, j], cap), min(figures[COST_0, j], cap)
-        loss[j] = times(pos_weight * q[j], paid_1) + times(1.0 - q[j], paid_0)
+        loss[j] = loss_of(q[j], figures[COST_1, j], figures[COST_0, j], cap, pos_weight)
     for j in range(m):
-        off = figures[REST, j] - (1.0 - q[j]) if q[j] > 0.5 else p[j] - q[j]
-        brier[j] = off * off
+        brier[j] = brier_of(q[j], p[j], figures[REST, j])
     if cap < INF:
         for j in range(m):
-            cut = (q[j] > 0.0 and figures[COST_1, j] > cap) or (q[j] < 1.0 and figures[COST_0, j] > cap)
-            flags[j] |= CLIPPED if cut else 0
+            flags[j] |= CLIPPED if is_cut(q[j], figures[COST_1, j], figures[COST_0, j], cap) else 0
 
 
 @loop
@@ -154,36 +219,26 @@ def write_sharp_losses(m: int, p: Any, q: Any, figures: Any, out: Any) -> None:
     """The same for q of 0 or 1 without a cap or a weight of positives."""
     loss, brier = out[CROSS_ENTROPY, 0:m], out[BRIER, 0:m]
     for j in range(m):
-        positive = q[j] > 0.5
-        off = figures[REST, j] if positive else p[j]
-        loss[j] = figures[COST_1, j] if positive else figures[COST_0, j]
-        brier[j] = off * off
+        loss[j], brier[j] = sharp_losses(q[j], p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j])
 
 
 @loop
 def write_soft(m: int, cap: float, p: Any, q: Any, figures: Any, out: Any) -> None:
     """Target entropy and KL(q‖p) of soft labels."""
     for j in range(m):
-        other = 1.0 - q[j]
-        log_1, log_0 = log(q[j]), log1p(-q[j])
         cost_1, cost_0 = figures[COST_1, j], figures[COST_0, j]
-        out[TARGET_ENTROPY, j] = times(q[j], -log_1) + times(other, -log_0)
+        log_1, log_0, out[TARGET_ENTROPY, j] = soft_terms(q[j])
         if cost_1 > cap or cost_0 > cap:
-            kl = times(q[j], min(cost_1, cap) + log_1) + times(other, min(cost_0, cap) + log_0)
+            out[KL, j] = capped_kl(q[j], cost_1, cost_0, log_1, log_0, cap)
         else:
-            kl = brackets(q[j], p[j], log_1 + cost_1)[0] + brackets(other, figures[REST, j], log_0 + cost_0)[0]
-        out[KL, j] = kl
+            out[KL, j] = plain_kl(q[j], p[j], figures[REST, j], cost_1, cost_0, log_1, log_0)
 
 
 @loop
 def write_focal(m: int, cap: float, gamma: float, alpha: float, p: Any, q: Any, figures: Any, out: Any) -> None:
-    """Focal loss; alpha < 0 means no class balance."""
-    on_1 = alpha if alpha >= 0.0 else 1.0
-    on_0 = 1.0 - alpha if alpha >= 0.0 else 1.0
+    """The focal loss of the tile's rows."""
     for j in range(m):
-        part_1 = times(on_1 * q[j] * power(figures[REST, j], gamma), min(figures[COST_1, j], cap))
-        part_0 = times(on_0 * (1.0 - q[j]) * power(p[j], gamma), min(figures[COST_0, j], cap))
-        out[FOCAL, j] = part_1 + part_0
+        out[FOCAL, j] = focal_of(q[j], p[j], figures[REST, j], figures[COST_1, j], figures[COST_0, j], cap, gamma, alpha)
 
 
 @loop
@@ -207,7 +262,7 @@ def write_tile(x: Any, rows: Rows, first: int, m: int, stored: Stored, loss: Los
         write_sharp_losses(m, p, y, figures, out)
         return
     for j in range(m):
-        q[j] = y[j] * (1.0 - loss.smoothing) + 0.5 * loss.smoothing if loss.smoothing > 0.0 else y[j]
+        q[j] = smoothed(y[j], loss.smoothing) if loss.smoothing > 0.0 else y[j]
     write_losses(m, loss.cap, loss.pos_weight, p, q, figures, flags, out)
     if loss.soft:
         write_soft(m, loss.cap, p, q, figures, out)

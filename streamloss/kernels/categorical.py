@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from streamloss.errors import USED
-from streamloss.ieee.bits import LANES, lanes, load, select, store, widen
+from streamloss.ieee.bits import LANES, lane_from, lane_to, lanes, load, meet, numbered, select, store, widen
 from streamloss.ieee.elementary import INF, exp_nonpositive, log
 from streamloss.jit import kernel, loop, part, scalar
 from streamloss.kernels.cursor import take
@@ -110,9 +110,9 @@ def label_figures(
     brier = load(side, SQUARES, 0) - 2.0 * load(figures, CHANCE, 0) + 1.0
     store(figures, BRIER_, 0, select(brier > 0.0, brier, 0.0))
     if gamma >= 0.0:
-        for lane in range(LANES):
-            paid = min(figures[COST, lane], cap)
-            figures[FOCAL_, lane] = times(alpha * power(figures[REST, lane], gamma), paid)
+        paid = load(figures, COST, 0)
+        paid = select(paid < cap, paid, cap)
+        store(figures, FOCAL_, 0, times(alpha * power(load(figures, REST, 0), gamma), paid))
 
 
 @loop
@@ -132,37 +132,40 @@ def add_costs(
     """Adds −ln p_j, kept between `least` and `cap`, and the focal loss of every class; the last step has `last` lanes (label
     smoothing).
     """
+    peak, shift, costs, focals = load(side, PEAK, 0), load(side, SHIFT, 0), load(figures, COSTS, 0), load(figures, FOCALS, 0)
     for step in range(steps):
-        for lane in range(LANES if step < steps - 1 else last):
-            v = widen(at.x[at.row + at.down * step, at.across * step + lane])
-            plain = cost(form, v, side[PEAK, lane], scale, side[SHIFT, lane])
-            paid = max(min(plain, cap), least)
-            figures[COSTS, lane] += paid
-            if gamma >= 0.0:
-                rest = max(1.0 - exp_nonpositive(-max(plain, 0.0)), 0.0)
-                figures[FOCALS, lane] += times(alpha * power(rest, gamma), paid)
+        there = numbered(peak) < np.float64(LANES if step < steps - 1 else last)
+        plain = cost(form, load(at.x, at.row + at.down * step, at.across * step), peak, scale, shift)
+        paid = select(plain < cap, plain, cap)
+        paid = select(paid > least, paid, least)
+        costs = costs + select(there, paid, 0.0)
+        if gamma >= 0.0:
+            rest = 1.0 - exp_nonpositive(select(plain > 0.0, -plain, 0.0))
+            lost = times(alpha * power(select(rest > 0.0, rest, 0.0), gamma), paid)
+            focals = focals + select(there, lost, 0.0)
+    store(figures, COSTS, 0, costs)
+    store(figures, FOCALS, 0, focals)
 
 
 @scalar
 def smoothed_entropy(k: int, smoothing: float) -> Any:
-    """H(q') of a hard label smoothed over k classes."""
-    share = smoothing / k
+    """H(q') of a hard label smoothed over k classes, in every lane."""
+    share = lanes(smoothing / k)
     top = 1.0 - smoothing + share
-    h = -top * log(top) if top > 0.0 else 0.0
-    return h - (k - 1) * share * log(share) if share > 0.0 else h
+    h = select(top > 0.0, -top * log(top), 0.0)
+    return select(share > 0.0, h - np.float64(k - 1) * share * log(share), h)
 
 
 @loop
 def smooth_figures(k: int, smoothing: float, normalize: bool, side: Any, figures: Any) -> Any:
     """Turns the label's figures into those of q'; returns H(q')."""
-    share = smoothing / k
-    hot = 1.0 - smoothing + share
-    for lane in range(LANES):
-        paid = figures[COST, lane]
-        mixed = (1.0 - smoothing) * figures[CHANCE, lane] + share * (1.0 if normalize else side[TOTAL, lane])
-        figures[COST, lane] = times(1.0 - smoothing, paid) + share * figures[COSTS, lane]
-        figures[BRIER_, lane] = max(side[SQUARES, lane] - 2.0 * mixed + (hot * hot + (k - 1) * share * share), 0.0)
-        figures[FOCAL_, lane] = times(1.0 - smoothing, figures[FOCAL_, lane]) + share * figures[FOCALS, lane]
+    share, kept = lanes(smoothing / k), lanes(1.0 - smoothing)
+    hot = kept + share
+    mixed = kept * load(figures, CHANCE, 0) + share * (lanes(1.0) if normalize else load(side, TOTAL, 0))
+    brier = load(side, SQUARES, 0) - 2.0 * mixed + (hot * hot + np.float64(k - 1) * share * share)
+    store(figures, COST, 0, times(kept, load(figures, COST, 0)) + share * load(figures, COSTS, 0))
+    store(figures, BRIER_, 0, select(brier > 0.0, brier, 0.0))
+    store(figures, FOCAL_, 0, times(kept, load(figures, FOCAL_, 0)) + share * load(figures, FOCALS, 0))
     return smoothed_entropy(k, smoothing)
 
 
@@ -187,15 +190,17 @@ def write_rows(
     if not labelled:
         return
     if loss.cap < INF:
-        for lane in range(rows):
+        for lane in range(lane_from(), lane_to(rows)):
             paid = figures[COST, lane]
             flags[first + lane] |= CLIPPED if paid > loss.cap or paid < loss.least else 0
-            figures[COST, lane] = max(min(paid, loss.cap), loss.least)
+        paid = load(figures, COST, 0)
+        paid = select(paid < loss.cap, paid, loss.cap)
+        store(figures, COST, 0, select(paid > loss.least, paid, loss.least))
     if loss.smoothing > 0.0:
         floor = smooth_figures(k, loss.smoothing, stored.normalize, side, figures)
         proper = (stored.form == LOGITS or stored.normalize) and loss.cap == INF  # rows as they are may truly fall below 0
         kl = load(figures, COST, 0) - floor
-        store(out, TARGET_ENTROPY, at, lanes(floor))
+        store(out, TARGET_ENTROPY, at, floor)
         store(out, KL, at, select(kl < 0.0, 0.0, kl) if proper else kl)
     store(out, CROSS_ENTROPY, at, load(figures, COST, 0))
     store(out, BRIER, at, load(figures, BRIER_, 0))
@@ -210,11 +215,11 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
     form, scale, k = stored.form, stored.scale, x.shape[1]
     full = k // LANES
     sums, side = room.sums, room.side
-    for lane in range(LANES):
-        sums[PEAK, lane] = side[PEAK, column]
-        sums[SHIFT, lane] = side[SHIFT, column]
+    store(sums, PEAK, 0, lanes(side[PEAK, column]))
+    store(sums, SHIFT, 0, lanes(side[SHIFT, column]))
     costs = room.d[:FIGURES]
-    costs[COSTS:OWN] = 0.0
+    store(costs, COSTS, 0, lanes(0.0))
+    store(costs, FOCALS, 0, lanes(0.0))
     nowhere, one, all_ = np.int64(0), np.int64(1), np.int64(LANES)
     add_costs(form, Source(x, row, nowhere, all_), full, all_, scale, loss.cap, loss.least, loss.gamma, loss.alpha, sums, costs)
     rest = load_rest(form, x, row, room.panel)
@@ -230,7 +235,7 @@ def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: 
     load_rows(x, first, count, code, panel)
     short_sides(stored.form, panel, k, stored.scale, room.side, room.d, room.e, np.int64(-1))
     if label.shape[0] > 0:
-        for lane in range(LANES):
+        for lane in range(lane_from(), lane_to(np.int64(LANES))):
             y = label[first + lane] if lane < count and code[first + lane] == USED else 0
             figures[LABEL_, lane] = y
             figures[OWN, lane] = widen(panel[y, lane])
@@ -271,18 +276,20 @@ def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss
     else:
         sum_long(x, first, count, rows, stored, room)
     if side_suspects(form, tolerance, normalize, side, count) > 0:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             i = first + lane
             if code[i] == USED and not side_holds(form, tolerance, normalize, side, lane):
                 code[i] = broken_rule(form, x, i)
+        meet()
     if normalize:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             rows.flags[first + lane] |= renormalized(form, tolerance, side[TOTAL, lane])
     finish_side(form, normalize, side)
     if labelled:
         label_figures(form, normalize, scale, loss.cap, loss.gamma, loss.alpha, side, figures)
     if labelled and loss.smoothing > 0.0:
-        figures[COSTS:OWN] = 0.0
+        store(figures, COSTS, 0, lanes(0.0))
+        store(figures, FOCALS, 0, lanes(0.0))
         if k <= SMALL:
             at_rows = Source(room.panel, np.int64(0), np.int64(1), np.int64(0))
             add_costs(form, at_rows, k, np.int64(LANES), scale, loss.cap, loss.least, loss.gamma, loss.alpha, side, figures)

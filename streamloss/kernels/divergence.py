@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamloss.ieee.bits import LANES, fma, lanes, load, select, store
+from streamloss.ieee.bits import LANES, fma, lanes, load, numbered, select, store
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tails, log, log1p_ratio
 from streamloss.jit import loop, scalar
 from streamloss.kernels.panel import LOGITS, LOGPROBS, PROBS, Loss, Source, Stored, power, times
@@ -112,13 +112,12 @@ def expand(form: int, normalize: bool, at: Source, start: int, steps: Any, scale
 @loop
 def smooth(steps: Any, last: Any, smoothing: float, k: int, side: Side) -> None:
     """q' = (1 − E)·q + E/K; the last step has `last` classes, and the lanes past them stay 0."""
+    kept, share = 1.0 - smoothing, smoothing / k
     for step in range(steps):
-        q = (1.0 - smoothing) * load(side.chances, step, 0) + smoothing / k
-        store(side.chances, step, 0, q)
-        store(side.logs, step, 0, log(q))
-    for lane in range(last, LANES):
-        side.chances[steps - 1, lane] = 0.0
-        side.logs[steps - 1, lane] = -INF
+        q = kept * load(side.chances, step, 0) + share
+        there = numbered(q) < np.float64(LANES if step < steps - 1 else last)
+        store(side.chances, step, 0, select(there, q, 0.0))
+        store(side.logs, step, 0, select(there, log(q), -INF))
 
 
 @loop
@@ -189,11 +188,12 @@ def add_middles(steps: Any, q: Side, p: Side, sums: Any) -> None:
 @loop
 def add_focal(steps: Any, cap: float, gamma: float, alpha: float, q: Side, p: Side, sums: Any) -> None:
     """Adds the focal loss."""
+    focal = load(sums, FOCAL_, 0)
     for step in range(steps):
-        for lane in range(LANES):
-            rest = max(1.0 - p.chances[step, lane], 0.0)
-            paid = min(-p.logs[step, lane], cap)
-            sums[FOCAL_, lane] += times(q.chances[step, lane], times(alpha * power(rest, gamma), paid))
+        rest, paid = 1.0 - load(p.chances, step, 0), -load(p.logs, step, 0)
+        lost = times(alpha * power(select(rest > 0.0, rest, 0.0), gamma), select(paid < cap, paid, cap))
+        focal = focal + times(load(q.chances, step, 0), lost)
+    store(sums, FOCAL_, 0, focal)
 
 
 @loop

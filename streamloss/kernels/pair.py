@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from streamloss.errors import USED
-from streamloss.ieee.bits import LANES, count_of, lanes, load, load_narrow, narrow, select, store, widen
+from streamloss.ieee.bits import LANES, count_of, lane_from, lane_to, lanes, load, load_narrow, narrow, select, store, widen
 from streamloss.ieee.elementary import INF
 from streamloss.jit import allocating, kernel, loop, part
 from streamloss.kernels.cursor import take
@@ -100,7 +100,7 @@ def write_rows(
     if loss.gamma >= 0.0:
         store(out, FOCAL, at, load(sums, FOCAL_, 0))
     if loss.cap < INF:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             flags[first + lane] |= CLIPPED if sums[CUT, lane] > 0.0 else 0
     if labelled:
         write_labelled(top, load(own, RANK, 0), loss.top_k, out, at)
@@ -142,7 +142,7 @@ def sum_short(xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: St
     short_sides(stored_p.form, room.p.panel, k, stored_p.scale, room.p.side, room.d, room.p.e, nowhere)
     store(own, AGREE, 0, select(short_tops(room.q, k) == short_tops(room.p, k), lanes(1.0), 0.0))
     if rows.label.shape[0] > 0:
-        for lane in range(LANES):
+        for lane in range(lane_from(), lane_to(np.int64(LANES))):
             y = rows.label[first + lane] if lane < count and rows.code[first + lane] == USED else 0
             own[LABEL_, lane] = y
             own[OWN, lane] = widen(room.p.panel[y, lane])
@@ -154,18 +154,18 @@ def judge(xq: Any, xp: Any, first: int, count: Any, rows: Rows, stored_q: Stored
     """Gives their rule to rows that break one, by the statistics of both sides, whose first column is the first row's."""
     normalize, code, flags = stored_p.normalize, rows.code, rows.flags
     if side_suspects(stored_q.form, stored_q.tolerance, normalize, q, count) > 0:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             i = first + lane
             if code[i] == USED and not side_holds(stored_q.form, stored_q.tolerance, normalize, q, lane):
                 code[i] = broken_rule(stored_q.form, xq, i)
                 rows.at_target[i] = 1
     if side_suspects(stored_p.form, stored_p.tolerance, normalize, p, count) > 0:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             i = first + lane
             if code[i] == USED and not side_holds(stored_p.form, stored_p.tolerance, normalize, p, lane):
                 code[i] = broken_rule(stored_p.form, xp, i)
     if normalize:
-        for lane in range(count):
+        for lane in range(lane_from(), lane_to(count)):
             flags[first + lane] |= renormalized(stored_q.form, stored_q.tolerance, q[TOTAL, lane])
             flags[first + lane] |= renormalized(stored_p.form, stored_p.tolerance, p[TOTAL, lane])
 
@@ -183,7 +183,8 @@ def add_short(
     finish_side(stored_p.form, stored_p.normalize, p.side)
     store(own, INNER, 0, load(p.side, ENTROPY_, 0))
     store(own, TOPS, 0, load(p.side, TOP, 0))
-    sums[:] = 0.0
+    for row in range(SUMS):
+        store(sums, row, 0, lanes(0.0))
     at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
     add_pairs(at_q, at_p, k, np.int64(LANES), nowhere, stored_q, stored_p, k, loss, q, p, sums)
 
@@ -204,7 +205,8 @@ def add_long(
     own[AGREE, column] = np.float64(first_at(xq, row, q.found[0]) == first_at(xp, row, p.found[0]))
     own[INNER, column], own[TOPS, column] = p.side[ENTROPY_, 0], p.side[TOP, 0]
     sums, full = room.lanes, k // LANES
-    sums[:] = 0.0
+    for row in range(SUMS):
+        store(sums, row, 0, lanes(0.0))
     row_q, row_p = Source(xq, row, nowhere, all_), Source(xp, row, nowhere, all_)
     add_pairs(row_q, row_p, full, all_, nowhere, stored_q, stored_p, k, loss, q, p, sums)
     rest = load_rest(stored_q.form, xq, row, q.panel)

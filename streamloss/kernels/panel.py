@@ -18,11 +18,15 @@ from streamloss.ieee.bits import (
     LANES,
     SQUARE,
     by_column,
+    by_lane,
+    lane_from,
+    lane_to,
     lanes,
     load,
     load_narrow,
     lowest,
     max_of,
+    meet,
     narrow,
     select,
     store,
@@ -79,7 +83,7 @@ class Source(NamedTuple):
 def turns(x: Any, first: Any, rows: int, code: Any) -> Any:
     """Whether 32 rows may be taken in squares: all are used, and so many values follow that a square ends in the array."""
     n, k = x.shape
-    if rows < LANES or (first + LANES) * k + SQUARE > n * k:
+    if by_lane() or rows < LANES or (first + LANES) * k + SQUARE > n * k:
         return False
     some = np.int64(0)
     for lane in range(LANES):
@@ -94,9 +98,9 @@ def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
     if by_column(x):
         for j in range(k):
             column = x[first : first + rows, j]
-            for lane in range(rows):
+            for lane in range(lane_from(), lane_to(np.int64(rows))):
                 panel[j, lane] = column[lane]
-        for lane in range(LANES):
+        for lane in range(lane_from(), lane_to(np.int64(LANES))):
             if lane >= rows or code[first + lane] != USED:
                 for j in range(k):
                     panel[j, lane] = 0
@@ -106,7 +110,7 @@ def load_rows(x: Any, first: Any, rows: int, code: Any, panel: Any) -> None:
             for j in range(0, k, SQUARE):
                 turn(x, first + lane, np.int64(j), panel, np.int64(lane))
         return
-    for lane in range(LANES):
+    for lane in range(lane_from(), lane_to(np.int64(LANES))):
         if lane < rows and code[first + lane] == USED:
             for j in range(k):
                 panel[j, lane] = x[first + lane, j]
@@ -122,9 +126,9 @@ def load_rest(form: int, x: Any, row: int, panel: Any) -> Any:
     """
     k = x.shape[1]
     full = k - k % LANES
-    for lane in range(LANES):
+    for lane in range(lane_from(), lane_to(np.int64(LANES))):
         panel[0, lane] = 0 if form == PROBS else lowest(panel)
-    for lane in range(k - full):
+    for lane in range(lane_from(), lane_to(k - full)):
         panel[0, lane] = x[row, full + lane]
     return np.int64(full < k)
 
@@ -133,12 +137,13 @@ def load_rest(form: int, x: Any, row: int, panel: Any) -> Any:
 def mark_labels(label: Any, first: int, count: int, k: int, code: Any) -> None:
     """Gives their rule to rows of a label that is no class."""
     wrong = np.int64(0)
-    for y in label[first : first + count]:
+    for y in label[first + lane_from() : first + lane_to(count)]:
         wrong += np.int64(np.uint64(y) >= np.uint64(k))  # negative ones are huge
     if wrong > 0:
-        for i in range(first, first + count):
+        for i in range(first + lane_from(), first + lane_to(count)):
             if code[i] == USED and not 0 <= label[i] < k:
                 code[i] = LABEL
+    meet()
 
 
 @scalar
@@ -154,15 +159,13 @@ def cost(form: int, x: float, peak: float, scale: float, shift: float) -> Any:
 @scalar
 def power(x: float, gamma: float) -> Any:
     """x^γ for x in [0, 1] and γ ≥ 0; 0^0 = 1."""
-    if gamma == 0.0:
-        return 1.0
-    return exp_nonpositive(gamma * log(x)) if x > 0.0 else 0.0
+    return select(x > 0.0, exp_nonpositive(gamma * log(x)), 0.0) if gamma > 0.0 else select(x > 0.0, 1.0, 1.0)
 
 
 @scalar
 def times(weight: float, cost: float) -> Any:
     """weight·cost with 0·inf = 0."""
-    return weight * cost if weight > 0.0 else 0.0
+    return select(weight > 0.0, weight * cost, 0.0)
 
 
 @part
