@@ -100,15 +100,16 @@ class Grid:
 
     BASE = 1 << 20  # the address of the first byte of global memory
 
-    def __init__(self, kernel: Kernel, blocks: int, threads: int) -> None:
+    def __init__(self, kernel: Kernel, blocks: int | tuple[int, int], threads: int) -> None:
         if threads % WARP:
             raise ValueError("blocks are whole warps")
-        self.kernel, self.blocks, self.threads = kernel, blocks, threads
-        n = self.n = blocks * threads
+        self.columns, rows = blocks if isinstance(blocks, tuple) else (blocks, 1)
+        self.kernel, self.blocks, self.threads = kernel, self.columns * rows, threads
+        n = self.n = self.blocks * threads
         self.thread = np.arange(n)
         self.block = self.thread // threads
         self.registers = {name: np.zeros(n, dtype=kind) for name, kind in kernel.registers.items()}
-        self.shared = np.full((blocks, -(-kernel.shared_bytes // 8) * 8), 0xA5, dtype=np.uint8)
+        self.shared = np.full((self.blocks, -(-kernel.shared_bytes // 8) * 8), 0xA5, dtype=np.uint8)
         self.memory = np.zeros(0, dtype=np.uint8)
         self.arrays: list[tuple[Array, int]] = []
         self.valid = np.zeros(0, dtype=bool)
@@ -233,8 +234,9 @@ class Grid:
                 return lambda: register.astype(f"u{kind.itemsize}").view(kind)
             raise ValueError(f"{text} is too narrow")
         special = {
-            "%laneid": self.thread % WARP, "%tid.x": self.thread % self.threads, "%ctaid.x": self.block,
-            "%ntid.x": np.full(self.n, self.threads), "%nctaid.x": np.full(self.n, self.blocks),
+            "%laneid": self.thread % WARP, "%tid.x": self.thread % self.threads, "%ctaid.x": self.block % self.columns,
+            "%ctaid.y": self.block // self.columns, "%ntid.x": np.full(self.n, self.threads),
+            "%nctaid.x": np.full(self.n, self.columns),
         }  # fmt: skip
         if text in special:
             value = special[text].astype(kind)
@@ -528,7 +530,7 @@ class Grid:
         return step
 
     def _atomic(self, op: list[str], o: list[str], result: str | None) -> Callable[[], None]:
-        space, how, kind = op[-3], op[-2], _dtype(op[-1])
+        space, how, kind = (op[-3] if op[-3] == "shared" else "global"), op[-2], _dtype(op[-1])
         place, source = self._place(o[0]), self._source(o[1], kind)
         do = {"add": np.add, "min": np.minimum, "max": np.maximum, "or": np.bitwise_or}[how]
         write = None if result is None else self._target(result)

@@ -42,6 +42,10 @@ if jit.DISABLED:
         several = any(isinstance(x, np.ndarray) for x in (a, b, c))
         return _fmas(a, b, c).astype(np.float64) if several else _fma(a, b, c)
 
+    def mul(a: float, b: float) -> Any:
+        """a·b of two numbers, rounded before anything is added to it."""
+        return np.float64(a) * np.float64(b)
+
     def to_bits(x: Any) -> Any:
         """The bits of a float64 as int64."""
         return x.view(np.int64) if isinstance(x, np.ndarray) else np.int64(struct.unpack("<q", struct.pack("<d", x))[0])
@@ -115,6 +119,10 @@ if jit.DISABLED:
     def lane_to(count: Any) -> Any:
         """Behind the last of the lanes below `count` that are this thread's."""
         return np.int64(count)
+
+    def lane_of(v: Any, lane: Any) -> Any:
+        """The number in a lane, one of this thread's."""
+        return v[lane] if isinstance(v, np.ndarray) else v
 
     def by_lane() -> bool:
         """Whether a thread has one lane, not all of them."""
@@ -211,6 +219,11 @@ else:
             return builder.call(function, spread_all(context, builder, args, sig.args, Lanes))
 
         return vector(a, b, c), lower
+
+    @_intrinsic
+    def mul(_context: Any, a: Any, b: Any) -> Any:
+        """a·b of two numbers, rounded before anything is added to it."""
+        return types.float64(types.float64, types.float64), lambda _cx, builder, _sig, args: builder.fmul(*args)
 
     @_intrinsic
     def to_bits(_context: Any, x: Any) -> Any:
@@ -425,6 +438,14 @@ else:
     def lane_to(_context: Any, _count: Any) -> Any:
         """Behind the last of the lanes below `count` that are this thread's."""
         return types.int64(types.int64), lambda _cx, _builder, _sig, args: args[0]
+
+    @_intrinsic
+    def lane_of(_context: Any, v: Any, _lane: Any) -> Any:
+        """The number in a lane, one of this thread's."""
+        if v not in (Lanes, Narrow, Whole, Mask):
+            return None
+        signature = v.element(v, types.int64)
+        return signature, lambda _cx, builder, _sig, args: builder.extract_element(args[0], args[1])
 
     @_intrinsic
     def by_lane(_context: Any) -> Any:

@@ -190,6 +190,7 @@ LOWER: dict[str, Callable[..., Any]] = {
     "fma": lambda context, builder, sig, args: builder.fma(
         *(context.cast(builder, x, kind, types.float64) if not isinstance(kind, Vector) else x for x, kind in zip(args, sig.args, strict=True))
     ),
+    "mul": lambda _context, builder, _sig, args: Pinned(builder).fmul(*args),
     "to_bits": lambda _context, builder, _sig, args: builder.bitcast(args[0], I64),
     "from_bits": lambda _context, builder, _sig, args: builder.bitcast(args[0], F64),
     "widen": _widen,
@@ -199,6 +200,7 @@ LOWER: dict[str, Callable[..., Any]] = {
     "narrow": _narrow,
     "store": _store,
     "numbered": _numbered,
+    "lane_of": lambda _context, _builder, _sig, args: args[0],
     "by_lane": lambda _context, _builder, _sig, _args: I1(1),
     "meet": _meet,
     "turn": lambda context, _builder, _sig, _args: context.get_dummy_value(),  # never reached: see `by_lane`

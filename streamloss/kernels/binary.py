@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from streamloss.errors import LABEL, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, PROBABILITY_ABOVE_ONE, USED
-from streamloss.ieee.bits import select, widen
+from streamloss.ieee.bits import mul, select, widen
 from streamloss.ieee.elementary import INF, TINY, log, log1p, log_chance, log_rest, logistic
 from streamloss.jit import kernel, loop, scalar
 from streamloss.kernels.cursor import take
@@ -174,7 +174,7 @@ def focal_of(q: float, p: float, rest: float, cost_1: float, cost_0: float, cap:
 @scalar
 def smoothed(y: float, smoothing: float) -> Any:
     """The label smoothed over both classes."""
-    return y * (1.0 - smoothing) + 0.5 * smoothing
+    return y * (1.0 - smoothing) + mul(0.5, smoothing)
 
 
 @loop

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from streamloss.digits import CLASS_INFINITE, CLASS_WEIGHT, RELIABILITY_OUTCOME, RELIABILITY_SCORE, RELIABILITY_WEIGHT
-from streamloss.ieee.bits import fma, to_bits
+from streamloss.ieee.bits import fma, mul, to_bits
 from streamloss.ieee.elementary import INF, ROUND, ROUND_BITS
 from streamloss.jit import loop, scalar
+from streamloss.kernels.atoms import add_at
 from streamloss.kernels.moments import bits_of, magic
 
 F0, F1, F2 = magic(-20), magic(-60), magic(-100)
@@ -31,15 +32,15 @@ def add_fixed(digits: Any, at: Any, x: float) -> None:
     """digits[at : at + 4] += x for 0 ≤ x < 2^62, rounded once to 2^-100; more counts as 2^62."""
     if x >= 1048576.0:
         x = min(x, 2.0**62)
-        whole = np.int64(x / 1048576.0)
-        digits[at] += whole
-        x -= np.float64(whole) * 1048576.0
+        whole = np.int64(mul(x, 2.0**-20))
+        add_at(digits, at, whole)
+        x -= mul(np.float64(whole), 1048576.0)
     t = x + F0
-    digits[at + 1] += to_bits(t) - F0_BITS
+    add_at(digits, at + 1, to_bits(t) - F0_BITS)
     x -= t - F0
     t = x + F1
-    digits[at + 2] += to_bits(t) - F1_BITS
-    digits[at + 3] += to_bits((x - (t - F1)) + F2) - F2_BITS
+    add_at(digits, at + 2, to_bits(t) - F1_BITS)
+    add_at(digits, at + 3, to_bits((x - (t - F1)) + F2) - F2_BITS)
 
 
 @loop
@@ -64,6 +65,16 @@ def fine_bin(score: float, bins: float) -> Any:
     return min(max(i, 0.0), bins - 1.0)
 
 
+@scalar
+def tally_parts(x: float, outcome: float, bins: float, unit: float) -> Any:
+    """Which record of the tally a score goes to, and what is added to its two fields; unit is ⌊2^20 / bins⌋."""
+    i = fine_bin(x, bins)
+    t = x + F0
+    high = mul(t - F0, 1048576.0) - mul(unit, i)
+    packed = ((to_bits(high + ROUND) - ROUND_BITS) << np.int64(TALLY_SHIFT)) + np.int64(1)
+    return to_bits(i + i + outcome + ROUND) - ROUND_BITS, packed, to_bits((x - (t - F0)) + F1) - F1_BITS
+
+
 @loop
 def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any) -> None:
     """Reliability of unweighted rows whose outcome is 0 or 1, by two additions a row: record 2·bin + outcome is
@@ -75,13 +86,7 @@ def add_tally(score: Any, outcome: Any, m: int, tally: Any, at: Any, parts: Any)
     bins = np.float64(tally.shape[0] // 2)
     unit = np.float64(np.int64(1048576) // np.int64(bins))
     for j in range(m):
-        x = score[j]
-        i = fine_bin(x, bins)
-        t = x + F0
-        high = (t - F0) * 1048576.0 - unit * i
-        parts[0, j] = ((to_bits(high + ROUND) - ROUND_BITS) << np.int64(TALLY_SHIFT)) + np.int64(1)
-        parts[1, j] = to_bits((x - (t - F0)) + F1) - F1_BITS
-        at[j] = to_bits(i + i + outcome[j] + ROUND) - ROUND_BITS
+        at[j], parts[0, j], parts[1, j] = tally_parts(score[j], outcome[j], bins, unit)
     for j in range(m):
         tally[at[j], 0] += parts[0, j]
         tally[at[j], 1] += parts[1, j]
@@ -106,28 +111,34 @@ def drain_tally(tally: Any, reliability: Any) -> None:
     tally[...] = 0
 
 
+@scalar
+def add_small(digits: Any, at: Any, x: float) -> None:
+    """`add_fixed` for 0 ≤ x < 2^20, rounded to 2^-60."""
+    high, low = fixed_parts(x)
+    add_at(digits, at + 1, high)
+    add_at(digits, at + 2, low)
+
+
+@loop
+def add_judged(score: float, outcome: float, w: float, weighted: bool, record: Any) -> None:
+    """A row into the record of its confidence bin."""
+    add_at(record, 0, 1)
+    if weighted:
+        add_fixed(record, np.int64(RELIABILITY_WEIGHT), w)
+        add_fixed(record, np.int64(RELIABILITY_SCORE), mul(w, score))
+        add_fixed(record, np.int64(RELIABILITY_OUTCOME), mul(w, outcome))
+    else:
+        add_small(record, np.int64(RELIABILITY_SCORE), score)
+        add_small(record, np.int64(RELIABILITY_OUTCOME), outcome)
+
+
 @loop
 def add_reliability(score: Any, outcome: Any, w: Any, weighted: bool, m: int, bins: Any, at: Any) -> None:
     """Counts, and sums of confidence and of what happened, by confidence bin, whatever the weight and the outcome."""
     for j in range(m):
         at[j] = np.int64(fine_bin(score[j], np.float64(bins.shape[0])))
-    if weighted:
-        for j in range(m):
-            record = bins[at[j]]
-            record[0] += 1
-            add_fixed(record, np.int64(RELIABILITY_WEIGHT), w[j])
-            add_fixed(record, np.int64(RELIABILITY_SCORE), w[j] * score[j])
-            add_fixed(record, np.int64(RELIABILITY_OUTCOME), w[j] * outcome[j])
-        return
     for j in range(m):
-        record = bins[at[j]]
-        record[0] += 1
-        high, low = fixed_parts(score[j])
-        record[RELIABILITY_SCORE + 1] += high
-        record[RELIABILITY_SCORE + 2] += low
-        high, low = fixed_parts(outcome[j])
-        record[RELIABILITY_OUTCOME + 1] += high
-        record[RELIABILITY_OUTCOME + 2] += low
+        add_judged(score[j], outcome[j], w[j] if weighted else 1.0, weighted, bins[at[j]])
 
 
 @loop
@@ -148,12 +159,17 @@ def count_labels(own: Any, m: int, w: Any, weighted: bool, classes: Any) -> None
 
 
 @loop
+def add_share(outcome: float, w: float, classes: Any) -> None:
+    """A soft binary label: y of the row's weight is the positive class's, the rest the other's."""
+    add_fixed(classes[1], np.int64(CLASS_WEIGHT), mul(w, outcome))
+    add_fixed(classes[0], np.int64(CLASS_WEIGHT), mul(w, 1.0 - outcome))
+
+
+@loop
 def share_labels(outcome: Any, m: int, w: Any, weighted: bool, classes: Any) -> None:
     """Soft binary labels: y of each row's weight is the positive class's, the rest the other's."""
     for j in range(m):
-        weight = w[j] if weighted else 1.0
-        add_fixed(classes[1], np.int64(CLASS_WEIGHT), weight * outcome[j])
-        add_fixed(classes[0], np.int64(CLASS_WEIGHT), weight * (1.0 - outcome[j]))
+        add_share(outcome[j], w[j] if weighted else 1.0, classes)
 
 
 @loop
@@ -174,6 +190,19 @@ def add_by_side(v: Any, own: Any, m: int, classes: Any, at: int) -> None:
 
 
 @loop
+def add_of_class(v: float, w: float, weighted: bool, counts_infinite: bool, record: Any, at: int) -> None:
+    """A value into the record of its row's class; an infinite one is counted and left out."""
+    if v == INF:
+        add_at(record, CLASS_INFINITE, np.int64(counts_infinite))
+    elif weighted:
+        add_fixed(record, at, mul(w, v))
+    elif v < 1048576.0:  # as `add_by_class`: how a value is rounded must not depend on its neighbours
+        add_small(record, at, v)
+    else:
+        add_fixed(record, at, v)
+
+
+@loop
 def add_by_class(v: Any, own: Any, m: int, small: bool, counts_infinite: bool, classes: Any, at: int, parts: Any) -> None:
     """Sums of one quantity by class; infinite values are counted (once a row: `counts_infinite`) and left out.
 
@@ -189,14 +218,7 @@ def add_by_class(v: Any, own: Any, m: int, small: bool, counts_infinite: bool, c
             classes[own[j], at + 2] += parts[1, j]
         return
     for j in range(m):
-        record = classes[own[j]]
-        if v[j] == INF:
-            record[CLASS_INFINITE] += np.int64(counts_infinite)
-        elif v[j] < 1048576.0:  # as above: how a value is rounded must not depend on its neighbours
-            record[at + 1] += parts[0, j]
-            record[at + 2] += parts[1, j]
-        else:
-            add_fixed(record, at, v[j])
+        add_of_class(v[j], 1.0, False, counts_infinite, classes[own[j]], at)
 
 
 @loop
@@ -221,8 +243,4 @@ def add_hits_by_class(v: Any, own: Any, m: int, classes: Any, at: int) -> None:
 def add_weighted_by_class(v: Any, own: Any, w: Any, m: int, counts_infinite: bool, classes: Any, at: int) -> None:
     """`add_by_class` of weighted rows."""
     for j in range(m):
-        record = classes[own[j]]
-        if v[j] == INF:
-            record[CLASS_INFINITE] += np.int64(counts_infinite)
-        else:
-            add_fixed(record, at, w[j] * v[j])
+        add_of_class(v[j], w[j], True, counts_infinite, classes[own[j]], at)

@@ -156,7 +156,7 @@ def add_capped(steps: Any, by_log: bool, cap: float, q: Side, p: Side, sums: Any
 
     `by_log`: the logarithms are what is known exactly, so q − p follows from d; otherwise q and p are.
     """
-    floor = exp_nonpositive(-cap)
+    floor = exp_nonpositive(lanes(-cap))
     for step in range(steps):
         a, b, la, lb = load(q.chances, step, 0), load(p.chances, step, 0), load(q.logs, step, 0), load(p.logs, step, 0)
         cut = lb < -cap

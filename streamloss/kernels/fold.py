@@ -205,14 +205,19 @@ def fold_weighted(q: int, v: Any, w: Any, m: int, own: Any, sums: Sums, t: int, 
 
 
 @loop
+def add_crossed(v: float, u: float, w: float, cross: Any) -> None:
+    """Adds w²·v·u of a finite v."""
+    if abs(v) != INF:
+        h1, l1, e1 = product(w, v)
+        h2, l2, e2 = product(w, u)
+        add_product(cross, h1, l1, e1, h2, l2, e2)
+
+
+@loop
 def fold_bytes(v: Any, u: Any, w: Any, weighted: bool, m: int, cross: Any) -> None:
     """Σ w²·cross-entropy·bytes of the finite ones."""
     for j in range(m):
-        if abs(v[j]) != INF:
-            one = w[j] if weighted else 1.0
-            h1, l1, e1 = product(one, v[j])
-            h2, l2, e2 = product(one, u[j])
-            add_product(cross, h1, l1, e1, h2, l2, e2)
+        add_crossed(v[j], u[j], w[j] if weighted else 1.0, cross)
 
 
 @loop

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from streamloss.digits import BIAS
-from streamloss.ieee.bits import fma, from_bits, to_bits
+from streamloss.ieee.bits import fma, from_bits, mul, to_bits
 from streamloss.jit import loop, scalar
+from streamloss.kernels.atoms import add_at
 
 MASK32 = 0xFFFFFFFF
 MANTISSA = 0x000FFFFFFFFFFFFF
@@ -23,9 +24,9 @@ def add_int(limbs: Any, value: Any, exponent: Any) -> None:
     shift = np.int64(at & 31)
     low = (value & np.int64(MASK32)) << shift
     high = (value >> np.int64(32)) << shift
-    limbs[i] += low & np.int64(MASK32)
-    limbs[i + 1] += (low >> np.int64(32)) + (high & np.int64(MASK32))
-    limbs[i + 2] += high >> np.int64(32)
+    add_at(limbs, i, low & np.int64(MASK32))
+    add_at(limbs, i + 1, (low >> np.int64(32)) + (high & np.int64(MASK32)))
+    add_at(limbs, i + 2, high >> np.int64(32))
 
 
 @scalar
@@ -53,7 +54,7 @@ def add_float(limbs: Any, x: float, exponent: Any) -> None:
 def unit_parts(x: float) -> Any:
     """(f, e): x = f·2^e with 1 ≤ |f| < 2, or (0, 0)."""
     tiny = abs(x) < 2.2250738585072014e-308
-    b = to_bits(x * 18014398509481984.0 if tiny else x)
+    b = to_bits(mul(x, 18014398509481984.0) if tiny else x)
     e = ((b >> np.int64(52)) & np.int64(0x7FF)) - np.int64(1023)
     f = from_bits((b & ~(np.int64(0x7FF) << np.int64(52))) | (np.int64(1023) << np.int64(52)))
     if x == 0.0:
@@ -66,7 +67,7 @@ def product(a: float, b: float) -> Any:
     """(h, l, e): a·b = (h + l)·2^e exactly, over the whole range of finite float64s."""
     fa, ea = unit_parts(a)
     fb, eb = unit_parts(b)
-    h = fa * fb
+    h = mul(fa, fb)
     return h, fma(fa, fb, -h), ea + eb
 
 
@@ -76,7 +77,7 @@ def add_product(limbs: Any, h: float, low: float, e: int, g: float, slow: float,
     for a in (h, low):
         for b in (g, slow):
             if a != 0.0 and b != 0.0:
-                p = a * b
+                p = mul(a, b)
                 add_float(limbs, p, e + f)
                 add_float(limbs, fma(a, b, -p), e + f)
 

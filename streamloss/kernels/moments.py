@@ -68,6 +68,38 @@ def value_range(v: Any, n: int) -> Any:
     return low, high, smallest, largest
 
 
+@scalar
+def narrow_parts(x: float) -> Any:
+    """(q0, q1, a0, a1, a2): x = q0·2^-48 + q1·2^-73 and x² = a0·2^-45 + a1·2^-96 + a2·2^-147, for what `add_narrow` takes."""
+    t = x + N0
+    q0, q1 = to_bits(t) - N0_BITS, to_bits((x - (t - N0)) + N1) - N1_BITS
+    h = x * x
+    low = fma(x, x, -h)
+    t = h + S0
+    a0, a1 = to_bits(t) - S0_BITS, to_bits((h - (t - S0)) + S1) - S1_BITS
+    t = low + S1
+    return q0, q1, a0, a1 + (to_bits(t) - S1_BITS), to_bits((low - (t - S1)) + S2) - S2_BITS
+
+
+@scalar
+def wide_parts(x: float) -> Any:
+    """(q0, q1, a0, a1, a2, a3): x by 2^-40 and 2^-91, x² by 2^-29, 2^-80, 2^-131 and 2^-182, for what `add_moments` takes."""
+    t = x + U0
+    q0, q1 = to_bits(t) - U0_BITS, to_bits((x - (t - U0)) + U1) - U1_BITS
+    h = x * x
+    low = fma(x, x, -h)
+    t = h + V0
+    a0 = to_bits(t) - V0_BITS
+    r = h - (t - V0)
+    t = r + V1
+    a1, a2 = to_bits(t) - V1_BITS, to_bits((r - (t - V1)) + V2) - V2_BITS
+    t = low + V1
+    a1 = a1 + (to_bits(t) - V1_BITS)
+    r = low - (t - V1)
+    t = r + V2
+    return q0, q1, a0, a1, a2 + (to_bits(t) - V2_BITS), to_bits((r - (t - V2)) + V3) - V3_BITS
+
+
 @loop
 def add_narrow(v: Any, n: int, sums: Any, shift: Any, buckets: Any) -> None:
     """`add_moments` for 2^-21 ≤ |v| < 2^3 and 0; buckets are found on the way, and are right where v is above 0."""
@@ -76,17 +108,12 @@ def add_narrow(v: Any, n: int, sums: Any, shift: Any, buckets: Any) -> None:
     for i in range(n):
         x = v[i]
         buckets[i] = (to_bits(x) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1 - MIDDLE)
-        t = x + N0
-        q0 += to_bits(t) - N0_BITS
-        q1 += to_bits((x - (t - N0)) + N1) - N1_BITS
-        h = x * x
-        low = fma(x, x, -h)
-        t = h + S0
-        a0 += to_bits(t) - S0_BITS
-        a1 += to_bits((h - (t - S0)) + S1) - S1_BITS
-        t = low + S1
-        a1 += to_bits(t) - S1_BITS
-        a2 += to_bits((low - (t - S1)) + S2) - S2_BITS
+        p0, p1, b0, b1, b2 = narrow_parts(x)
+        q0 += p0
+        q1 += p1
+        a0 += b0
+        a1 += b1
+        a2 += b2
     add_int(sums[0], q0, shift - 48)
     add_int(sums[0], q1, shift - 73)
     add_int(sums[1], a0, shift - 45)
@@ -108,24 +135,13 @@ def add_moments(v: Any, n: int, sums: Any, shift: Any) -> Any:
         size = abs(x)
         fits = (size >= FAST_LOW) & (size < FAST_HIGH)
         odd += np.int64((not fits) & (size != 0.0))
-        x = x if fits else 0.0
-        t = x + U0
-        q0 += to_bits(t) - U0_BITS
-        q1 += to_bits((x - (t - U0)) + U1) - U1_BITS
-        h = x * x
-        low = fma(x, x, -h)
-        t = h + V0
-        a0 += to_bits(t) - V0_BITS
-        r = h - (t - V0)
-        t = r + V1
-        a1 += to_bits(t) - V1_BITS
-        a2 += to_bits((r - (t - V1)) + V2) - V2_BITS
-        t = low + V1
-        a1 += to_bits(t) - V1_BITS
-        r = low - (t - V1)
-        t = r + V2
-        a2 += to_bits(t) - V2_BITS
-        a3 += to_bits((r - (t - V2)) + V3) - V3_BITS
+        p0, p1, b0, b1, b2, b3 = wide_parts(x if fits else 0.0)
+        q0 += p0
+        q1 += p1
+        a0 += b0
+        a1 += b1
+        a2 += b2
+        a3 += b3
     add_int(sums[0], q0, shift - 40)
     add_int(sums[0], q1, shift - 91)
     add_int(sums[1], a0, shift - 29)
@@ -199,26 +215,38 @@ def add_weighted(x: float, w: float, sums: Any, shift: Any) -> None:
 
 
 @loop
+def add_weighted_one(v: float, w: float, sums: Any, lost: Any) -> Any:
+    """A row of `add_weighted_moments`; 1 where it is infinite."""
+    if abs(v) == INF:
+        add_weight(lost, w, np.int64(0))
+        return np.int64(1)
+    if v != 0.0:
+        add_weighted(v, w, sums, np.int64(0))
+    return np.int64(0)
+
+
+@loop
 def add_weighted_moments(v: Any, w: Any, n: int, sums: Any, lost: Any) -> Any:
     """Adds Σwv, Σw²v and Σw²v² of finite v; the weights of infinite ones go to `lost` (Σw, Σw²). Returns their number."""
-    infinite = 0
+    infinite = np.int64(0)
     for i in range(n):
-        if abs(v[i]) == INF:
-            infinite += 1
-            add_weight(lost, w[i], np.int64(0))
-        elif v[i] != 0.0:
-            add_weighted(v[i], w[i], sums, np.int64(0))
+        infinite += add_weighted_one(v[i], w[i], sums, lost)
     return infinite
+
+
+@scalar
+def bucket_of(b: int) -> Any:
+    """The histogram bucket of the value with these bits."""
+    size = ((b & np.int64(MAGNITUDE)) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1)
+    size = min(max(size, np.int64(0)), np.int64(MIDDLE))
+    return np.int64(MIDDLE) + (-size if b < 0 else size)
 
 
 @loop
 def find_buckets(v: Any, n: int, buckets: Any) -> None:
     """The histogram bucket of every value: 128 an octave, from the bits."""
     for i in range(n):
-        b = to_bits(v[i])
-        size = ((b & np.int64(MAGNITUDE)) >> np.int64(BUCKET_SHIFT)) - np.int64(FIRST_BUCKET - 1)
-        size = min(max(size, np.int64(0)), np.int64(MIDDLE))
-        buckets[i] = np.int64(MIDDLE) + (-size if b < 0 else size)
+        buckets[i] = bucket_of(to_bits(v[i]))
 
 
 @loop

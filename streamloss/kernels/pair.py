@@ -183,8 +183,8 @@ def add_short(
     finish_side(stored_p.form, stored_p.normalize, p.side)
     store(own, INNER, 0, load(p.side, ENTROPY_, 0))
     store(own, TOPS, 0, load(p.side, TOP, 0))
-    for row in range(SUMS):
-        store(sums, row, 0, lanes(0.0))
+    for each in range(SUMS):
+        store(sums, each, 0, lanes(0.0))
     at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
     add_pairs(at_q, at_p, k, np.int64(LANES), nowhere, stored_q, stored_p, k, loss, q, p, sums)
 
@@ -205,8 +205,8 @@ def add_long(
     own[AGREE, column] = np.float64(first_at(xq, row, q.found[0]) == first_at(xp, row, p.found[0]))
     own[INNER, column], own[TOPS, column] = p.side[ENTROPY_, 0], p.side[TOP, 0]
     sums, full = room.lanes, k // LANES
-    for row in range(SUMS):
-        store(sums, row, 0, lanes(0.0))
+    for each in range(SUMS):
+        store(sums, each, 0, lanes(0.0))
     row_q, row_p = Source(xq, row, nowhere, all_), Source(xp, row, nowhere, all_)
     add_pairs(row_q, row_p, full, all_, nowhere, stored_q, stored_p, k, loss, q, p, sums)
     rest = load_rest(stored_q.form, xq, row, q.panel)

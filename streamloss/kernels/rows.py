@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,24 +108,39 @@ def add_rows(
         kept=wanted,
         out=_FOLDED if out is None else out,
     )
-    normalize = options.normalize if view is None else view.normalize
-    # Rows that are only looked at keep every rule, but that a sum to divide by is not 0.
-    allowed = tolerance(options, dtype) if view is None else 0.0 if normalize else math.inf
-    stored = Stored(FORMS[task.form], 1.0 / options.temperature, allowed, normalize)
-    loss = _loss(task, options) if view is None else _loss(task, options)._replace(cap=view.most, least=view.least)
+    stored_q, stored, loss = settings(task, options, dtype, target_dtype, view)
     if task.family == "score":
         score(prediction, rows, into, stored, loss, threads)
     elif task.family == "binary":
         binary(prediction, rows, into, stored, loss, threads)
     elif task.family == "pair":
-        assert target is not None and task.target_form is not None
-        allowed = tolerance(options, target_dtype) if view is None else math.inf
-        stored_q = Stored(
-            FORMS[task.target_form], 1.0 / options.target_temperature, allowed, options.normalize and view is None
-        )
+        assert target is not None and stored_q is not None
         pair(target, prediction, rows, into, stored_q, stored, loss, threads)
     else:
         categorical(prediction, rows, into, stored, loss, threads)
+
+
+class Settings(NamedTuple):
+    """The options as the kernels take them: how the target's and the prediction's numbers are read, and the loss."""
+
+    stored_q: Stored | None
+    stored: Stored
+    loss: Loss
+
+
+def settings(task: Task, options: Options, dtype: str, target_dtype: str, view: View | None = None) -> Settings:
+    """The options of a task whose numbers are stored in these types."""
+    normalize = options.normalize if view is None else view.normalize
+    # Rows that are only looked at keep every rule, but that a sum to divide by is not 0.
+    allowed = tolerance(options, dtype) if view is None else 0.0 if normalize else math.inf
+    stored = Stored(FORMS[task.form], 1.0 / options.temperature, allowed, normalize)
+    loss = _loss(task, options) if view is None else _loss(task, options)._replace(cap=view.most, least=view.least)
+    if task.family != "pair":
+        return Settings(None, stored, loss)
+    assert task.target_form is not None
+    allowed = tolerance(options, target_dtype) if view is None else math.inf
+    form, scale = FORMS[task.target_form], 1.0 / options.target_temperature
+    return Settings(Stored(form, scale, allowed, options.normalize and view is None), stored, loss)
 
 
 def _loss(task: Task, options: Options) -> Loss:

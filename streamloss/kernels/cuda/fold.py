@@ -1,0 +1,212 @@
+"""The fold on a CUDA device: the values of rows, still in its second-level cache, are added to integer sums in its memory.
+
+Integers add up to the same whoever adds them first, so the state that comes back has the CPU's digits once both are carried.
+What nearly every row adds, a thread keeps in registers until it has no more rows; what is rare, or goes to many places,
+is added by atomic additions, by the CPU's own text (see `kernels.atoms`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from streamloss.digits import CLASS_SUMS, CLASS_WEIGHT, FIXED_DIGITS, HIGHEST, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED, LOWEST
+from streamloss.errors import USED
+from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, to_bits
+from streamloss.jit import part
+from streamloss.kernels.atoms import add_at
+from streamloss.kernels.bins import (
+    FIXED_FROM,
+    FIXED_TO,
+    add_fixed,
+    add_judged,
+    add_of_class,
+    add_share,
+    fine_bin,
+    tally_parts,
+)
+from streamloss.kernels.fold import Rows, Sums, add_crossed
+from streamloss.kernels.limbs import MASK32, add_weight
+from streamloss.kernels.moments import (
+    MAGNITUDE,
+    NARROW_HIGH,
+    NARROW_LOW,
+    add_squared,
+    add_weighted_one,
+    bucket_of,
+    narrow_parts,
+    wide_parts,
+)
+from streamloss.kernels.panel import CLIPPED, NORMALIZED
+
+# What a thread's registers add up to: units of the parts of x and of x², first those of `narrow_parts`, then of `wide_parts`.
+UNITS_X = (-48, -73, -40, -91)
+UNITS_SQUARE = (-45, -96, -147, -29, -80, -131, -182)
+PARTS = len(UNITS_X) + len(UNITS_SQUARE)
+MOST_ROWS = 1 << 11  # of a thread: so many addends below 2^51 fit its registers twice over
+_FAST_LOW, _FAST_HIGH = (1023 - 39) << 52, (1023 + 11) << 52  # the bits of 2^-39 and 2^11, between which are `wide_parts`
+_INFINITE = 0x7FF0000000000000
+
+
+@part
+def flush(parts: Any, i: Any, value: Any) -> None:
+    """parts[i] += value, as its lower 32 bits and what is above them: many threads' values fit."""
+    add_at(parts[i], 0, value & np.int64(MASK32))
+    add_at(parts[i], 1, value >> np.int64(32))
+
+
+def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
+    """Moments and extremes of the first n rows, without weights; a block's second index is the quantity.
+
+    at (M,) is the place of every quantity among rows.out (S, …), parts (M, PARTS, 2) what registers are emptied into.
+    """
+    q = cuda.blockIdx.y
+    values, moments = rows.out[at[q]], sums.moments[0, q]
+    low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
+    q0: Any
+    q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = s4 = s5 = s6 = np.int64(0)
+    every = np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
+            i = first + lane
+            if rows.code[i] == USED:
+                v = values[i]
+                b = to_bits(v)
+                size = b & np.int64(MAGNITUDE)
+                key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
+                low, high = min(low, key), max(high, key)
+                if np.int64(NARROW_LOW) <= size < np.int64(NARROW_HIGH):
+                    p0, p1, b0, b1, b2 = narrow_parts(lanes(v))
+                    q0 += lane_of(p0, lane)
+                    q1 += lane_of(p1, lane)
+                    s0 += lane_of(b0, lane)
+                    s1 += lane_of(b1, lane)
+                    s2 += lane_of(b2, lane)
+                elif np.int64(_FAST_LOW) <= size < np.int64(_FAST_HIGH):
+                    p0, p1, b0, b1, b2, b3 = wide_parts(lanes(v))
+                    q2 += lane_of(p0, lane)
+                    q3 += lane_of(p1, lane)
+                    s3 += lane_of(b0, lane)
+                    s4 += lane_of(b1, lane)
+                    s5 += lane_of(b2, lane)
+                    s6 += lane_of(b3, lane)
+                elif size == np.int64(_INFINITE):
+                    infinite += 1
+                elif size > 0:
+                    add_squared(v, moments, np.int64(0))
+        first += every
+    if low <= high:
+        cuda.atomic.min(sums.extremes, (0, q, 0), low)
+        cuda.atomic.max(sums.extremes, (0, q, 1), high)
+        mine = parts[q]
+        for i, value in enumerate((q0, q1, q2, q3, s0, s1, s2, s3, s4, s5, s6)):
+            if value != 0:
+                flush(mine, i, value)
+    if infinite > 0:
+        add_at(sums.infinite[0], q, infinite)
+
+
+def add_weighted_moments(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
+    """The same of rows with weights."""
+    q = cuda.blockIdx.y
+    values, moments = rows.out[at[q]], sums.moments[0, q]
+    low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
+    every = np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
+            i = first + lane
+            if rows.code[i] == USED:
+                v = values[i]
+                b = to_bits(v)
+                key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
+                low, high = min(low, key), max(high, key)
+                infinite += add_weighted_one(v, rows.weight[i], moments, sums.infinite_weight[0, q])
+        first += every
+    if low <= high:
+        cuda.atomic.min(sums.extremes, (0, q, 0), low)
+        cuda.atomic.max(sums.extremes, (0, q, 1), high)
+    if infinite > 0:
+        add_at(sums.infinite[0], q, infinite)
+
+
+def add_places(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
+    """Histograms and means by class of the first n rows; a block's second index is the quantity."""
+    q = cuda.blockIdx.y
+    spread, by_class = sums.spread[q], sums.by_class[q]
+    if spread < 0 and by_class < 0:
+        return
+    weighted = rows.weight.shape[0] > 0
+    values, digits = rows.out[at[q]], CLASS_SUMS + FIXED_DIGITS * by_class
+    every = np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
+            i = first + lane
+            if rows.code[i] == USED:
+                v = values[i]
+                w = rows.weight[i] if weighted else 1.0
+                if spread >= 0:
+                    counts = sums.histogram[0, spread, bucket_of(to_bits(v))]
+                    if weighted:
+                        add_fixed(counts, np.int64(0), w)
+                    else:
+                        add_at(counts, 0, 1)
+                if by_class >= 0:
+                    own = np.int64(rows.label[i])
+                    add_of_class(v, w, weighted, by_class == 0, sums.classes[0, own], digits)
+        first += every
+
+
+def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: Any, sums: Sums) -> None:
+    """What the first n rows add besides: the ledger, weights, labels, confidence bins, losses times bytes.
+
+    score, outcome, loss and bytes_ are places among rows.out (S, …), −1 for what is not there.
+    """
+    ledger, weighted = sums.ledger[0], rows.weight.shape[0] > 0
+    used: Any
+    used = normalized = clipped = beyond = np.int64(0)
+    bins = np.float64(sums.tally.shape[1] // 2)
+    unit = np.float64(np.int64(1048576) // max(np.int64(bins), np.int64(1)))
+    every = np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
+            i = first + lane
+            if rows.code[i] != USED:
+                add_at(ledger, np.int64(rows.code[i]), 1)
+                continue
+            used += 1
+            normalized += np.int64((rows.flags[i] & NORMALIZED) != 0)
+            clipped += np.int64((rows.flags[i] & CLIPPED) != 0)
+            w = rows.weight[i] if weighted else 1.0
+            if weighted:
+                add_weight(sums.weight[0], w, np.int64(0))
+                beyond += np.int64(not FIXED_FROM <= w <= FIXED_TO)
+            if sums.classes.shape[1] > 0:
+                if sums.hard:
+                    record = sums.classes[0, np.int64(rows.label[i])]
+                    add_at(record, 0, 1)
+                    if weighted:
+                        add_fixed(record, np.int64(CLASS_WEIGHT), w)
+                else:
+                    add_share(rows.out[outcome, i], w, sums.classes[0])
+            if bytes_ >= 0:
+                add_crossed(rows.out[loss, i], rows.out[bytes_, i], w, sums.cross[0, 0])
+            if sums.tally.shape[1] > 0:
+                record_of, packed, below = tally_parts(rows.out[score, i], rows.out[outcome, i], bins, unit)
+                add_at(sums.tally[0, record_of], 0, packed)
+                add_at(sums.tally[0, record_of], 1, below)
+            elif sums.reliability.shape[1] > 0:
+                most = np.float64(sums.reliability.shape[1])
+                place = np.int64(fine_bin(rows.out[score, i], most))
+                add_judged(rows.out[score, i], rows.out[outcome, i], w, weighted, sums.reliability[0, place])
+        first += every
+    if used > 0:
+        add_at(ledger, USED, used)
+        add_at(ledger, LEDGER_NORMALIZED, normalized)
+        add_at(ledger, LEDGER_CLIPPED, clipped)
+        add_at(ledger, LEDGER_BEYOND, beyond)
