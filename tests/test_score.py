@@ -290,6 +290,7 @@ def test_batches_are_let_go(tmp_path: Path) -> None:
     source = open_input(write(tmp_path / "a.parquet", table(), rows=50), Options(), batch_rows=10)
     alive: list[weakref.ref[Batch]] = []
     most = 0
+    gc.freeze()  # what other tests have left behind is not looked through again and again
 
     def work(batch: Batch) -> int:
         alive.append(weakref.ref(batch))
@@ -298,6 +299,7 @@ def test_batches_are_let_go(tmp_path: Path) -> None:
     for _ in ordered.in_order(source, work, 2):
         gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
+    gc.unfreeze()
     assert len(alive) == N // 10
     assert most <= 2 * ordered.WAITING + 1
 
