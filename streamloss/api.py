@@ -24,6 +24,7 @@ from streamloss.reporting.temperature import Temperatures
 from streamloss.running import comparing, engines
 from streamloss.running.budget import fit
 from streamloss.running.calibrating import look
+from streamloss.running.devices import Device, chosen
 from streamloss.running.engines import Engine, Way
 from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
@@ -44,6 +45,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     checkpoint_every: float | None = None,
     cache: str | Path | None = None,
+    device: Device = "cpu",
     engine: Engine = "local",
     scheduler: str | None = None,
     executor: Executor | None = None,
@@ -66,6 +68,7 @@ def evaluate(
     checkpoint: a file for the state and what is done, written every `checkpoint_every` seconds (5 by default) and when the run
         is stopped; a run with the same input and options goes on from there, and one with others is refused.
     cache: a folder for the states of parts; what is there need not be read again, whatever else has come to the input.
+    device: 'cpu', 'cuda', or 'auto', a CUDA device where there is one: how fast it is, and never another result.
     engine: 'local', threads of this process, or 'dask', workers of the scheduler at `scheduler`, or else of a cluster of
         `threads` processes on this machine.
     executor: any `concurrent.futures.Executor`, whose workers measure the parts; processes of it have to be spawned.
@@ -80,6 +83,7 @@ def evaluate(
     count = thread_count(threads)
     way = Way(
         threads=count,
+        device=device if engine != "local" or executor is not None else chosen(device),
         engine=engine,
         scheduler=scheduler,
         executor=executor,
@@ -92,7 +96,7 @@ def evaluate(
     way = way.fitted(source, asked, chosen=batch_rows is not None)
     count = way.threads
     state, known = engines.run(source, asked, way, progress)
-    ran = clock.facts(state.rows_read, source.bytes, count, known) | {"engine": way.name}
+    ran = clock.facts(state.rows_read, source.bytes, count, known) | {"device": way.device, "engine": way.name}
     if save_state is not None:
         write_atomically(Path(save_state), state.to_bytes())
     return _judged(summarize(state, **ran), gates)

@@ -35,6 +35,7 @@ except ImportError:  # no system of ours: nobody waits there
 F = TypeVar("F", bound=Callable[..., Any])
 
 DISABLED = bool(config.DISABLE_JIT)
+SIMULATED = bool(config.ENABLE_CUDASIM)  # Numba's simulator stands in the place of a CUDA device
 
 
 def _wide_vectors() -> None:
@@ -60,7 +61,8 @@ def has_feature(name: str) -> bool:
 
 _PACKAGE = Path(__file__).parent
 _SOURCES = (
-    "jit.py", "errors.py", "quantities.py", "digits.py", "slices.py", "slicing.py", "ieee/*.py", "kernels/*.py",
+    "jit.py", "errors.py", "quantities.py", "digits.py", "slices.py", "slicing.py",
+    "ieee/*.py", "kernels/*.py", "kernels/cuda/*.py",
     *(f"reading/{name}.py" for name in ("thrift", "footer", "encodings", "levels", "specs", "runs")),
 )  # fmt: skip
 
@@ -286,6 +288,13 @@ def parser(function: F) -> F:
     tens of microseconds where another thread waits for it.
     """
     return _kept(function, parallel=False, nogil=False)
+
+
+def device_kernel(function: F) -> F:
+    """An entry point on a CUDA device: its blocks are launched, and what it calls is compiled for the device too."""
+    from numba import cuda
+
+    return cast(F, cuda.jit(function))
 
 
 def _kept(function: F, parallel: bool, nogil: bool = True) -> F:

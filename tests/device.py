@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import tempfile
 import types
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
 import numba.cuda
 import numba.cuda.dispatcher
+import numpy as np
 import ptx
+from cuda.pathfinder import find_nvidia_binary_utility
+from numba.cuda.cudadrv import nvvm
 
 from streamloss.ieee import warp  # noqa: F401  (tells the compiler of the device what lanes are)
 
@@ -25,7 +32,21 @@ def compiled(kernel: Any, arguments: tuple[Any, ...], capability: tuple[int, int
 def _compiled(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) -> str:
     # What a kernel calls is compiled for the device of this machine: say that there is one.
     numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
-    text, _ = numba.cuda.compile_ptx(kernel, kinds, cc=capability)
+    written: list[str] = []
+    compile_ir = nvvm.compile_ir
+
+    def noted(llvmir: Any, **options: Any) -> Any:
+        written.extend([llvmir] if isinstance(llvmir, str) else llvmir)
+        return compile_ir(llvmir, **options)
+
+    nvvm.compile_ir = noted
+    try:
+        text, _ = numba.cuda.compile_ptx(kernel, kinds, cc=capability)
+    finally:
+        nvvm.compile_ir = compile_ir
+    # The compiler of the device makes one instruction of such a product and a sum, whatever the sum's rounding was to be.
+    if products := [line for ir in written for line in ir.splitlines() if " fmul " in line]:
+        raise ValueError(f"may be fused: {products[0].strip()}")
     return str(text)
 
 
@@ -34,3 +55,31 @@ def run(kernel: Any, arguments: tuple[Any, ...], blocks: int | tuple[int, int], 
     grid = ptx.Grid(ptx.parse(compiled(kernel, arguments)), blocks, threads)
     grid.run(arguments)
     return grid
+
+
+class Machine:
+    """A device that `streamloss.kernels.cuda.device` launches on, whose memory is NumPy's."""
+
+    def to_device(self, array: Any) -> Any:
+        return np.ascontiguousarray(array).copy()
+
+    def to_host(self, array: Any) -> Any:
+        return array.copy()
+
+    def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+        run(kernel, arguments, blocks)
+
+
+def spilled(text: str, capability: tuple[int, int]) -> tuple[int, int]:
+    """Bytes of registers that the assembler of the device stores to memory and loads again."""
+    program = find_nvidia_binary_utility("ptxas")
+    assert program is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(text)
+        command = [program, f"-arch=sm_{capability[0]}{capability[1]}", "-v", str(path), "-o", str(path.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert found is not None
+    return int(found[1]), int(found[2])

@@ -29,6 +29,10 @@ def _fma(a, b, c, out):  # type: ignore[no-untyped-def]
         out[i] = bits.fma(a[i], b[i], c[i])
 
 
+def _unordered(a: Any, b: Any) -> Any:
+    return np.isnan(a) | np.isnan(b)
+
+
 def _dtype(kind: str) -> Any:
     """The NumPy type of a PTX type such as s64 or f32."""
     if kind == "pred":
@@ -225,7 +229,7 @@ class Grid:
         """How an operand is read, as an array or a number of this type."""
         if text in self.registers:
             register = self.registers[text]
-            if kind == bool or register.dtype == bool:
+            if "b" in (kind.kind, register.dtype.kind):
                 return lambda: register
             if register.dtype.itemsize == kind.itemsize:
                 view = register.view(kind)
@@ -248,11 +252,11 @@ class Grid:
             number = np.array([int(text[2:], 16)], dtype=np.uint64).view(np.float64)
         elif text.startswith("0f"):
             number = np.array([int(text[2:], 16)], dtype=np.uint32).view(np.float32)
-        elif kind == bool:
+        elif kind.kind == "b":
             number = np.array([int(text) != 0])
         else:
             number = np.array([int(text, 0) & ((1 << 8 * kind.itemsize) - 1)], dtype=f"u{kind.itemsize}")
-        if number.dtype.itemsize == getattr(kind, "itemsize", 1) and kind != bool:
+        if number.dtype.itemsize == kind.itemsize and kind.kind != "b":
             number = number.view(kind)
         number = np.broadcast_to(number, self.n)
         return lambda: number
@@ -264,7 +268,7 @@ class Grid:
         def write(value: Any) -> None:
             value = np.asarray(value)
             if value.dtype != register.dtype:
-                if value.dtype.itemsize == register.dtype.itemsize and register.dtype != bool:
+                if value.dtype.itemsize == register.dtype.itemsize and register.dtype.kind != "b":
                     value = value.view(register.dtype)
                 else:
                     value = value.astype(register.dtype)
@@ -451,14 +455,14 @@ class Grid:
         name, kind = op[1], _dtype(op[-1])
         if kind.kind == "f":
             if name == "num":
-                return self._simple(o, [kind] * 2, lambda a, b: ~(np.isnan(a) | np.isnan(b)))
+                return self._simple(o, [kind] * 2, lambda a, b: ~_unordered(a, b))
             if name == "nan":
-                return self._simple(o, [kind] * 2, lambda a, b: np.isnan(a) | np.isnan(b))
+                return self._simple(o, [kind] * 2, _unordered)
             if name.endswith("u") or name == "ne":
                 compare, either = _COMPARE[name.removesuffix("u")], name.endswith("u")
                 return self._simple(
                     o, [kind] * 2,
-                    lambda a, b: compare(a, b) | (np.isnan(a) | np.isnan(b)) if either else compare(a, b) & ~(np.isnan(a) | np.isnan(b)),
+                    lambda a, b: (compare(a, b) & ~_unordered(a, b)) | (_unordered(a, b) if either else False),
                 )  # fmt: skip
         return self._simple(o, [kind] * 2, _COMPARE[name])
 
@@ -468,7 +472,7 @@ class Grid:
 
     def _do_mov(self, op: list[str], o: list[str]) -> Callable[[], None]:
         kind = _dtype(op[-1])
-        half = np.dtype(f"u{kind.itemsize // 2}") if kind != bool and kind.itemsize > 1 else None
+        half = np.dtype(f"u{kind.itemsize // 2}") if kind.kind != "b" and kind.itemsize > 1 else None
         if o[1].startswith("{"):
             low, high = (self._source(text.strip(), half) for text in o[1].strip("{}").split(","))
             write, by = self._target(o[0]), kind.type(4 * kind.itemsize)

@@ -86,7 +86,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 NUMBA_WORDS = {"prange", "types", "extending", "intrinsic", "cuda"}
 # What it takes to teach Numba the types of `ieee.vectors`.
 NUMBA_WORDS |= {"core", "typing", "templates", "signature", "AbstractTemplate", "infer_global"}
-NUMBA_WORDS |= {"lower_builtin", "models", "register_model"}
+NUMBA_WORDS |= {"lower_builtin", "models", "register_model", "cgutils"}
 LAZY = {"numba", "llvmlite", "numpy", "pyarrow", "rich", "matplotlib", "jinja2"}
 
 

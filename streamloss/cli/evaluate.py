@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamloss.reporting.report import Report
 
 
-_WAY = ("checkpoint_every", "engine", "scheduler")  # how it runs, and what changes no number
+_WAY = ("checkpoint_every", "device", "engine", "scheduler")  # how it runs, and what changes no number
 
 
 @click.command(cls=config.Command, short_help="Report losses, accuracy and calibration of a model.")
@@ -37,6 +37,12 @@ _WAY = ("checkpoint_every", "engine", "scheduler")  # how it runs, and what chan
 )
 @shared.options(
     "Workers",
+    shared.option(
+        "--device",
+        type=click.Choice(("auto", "cpu", "cuda")),
+        default="cpu",
+        help="What computes the rows; auto is a CUDA device where there is one.  [default: cpu]",
+    ),
     shared.option(
         "--engine",
         type=click.Choice(("local", "dask")),

@@ -52,6 +52,48 @@ def on_device(context: Any) -> bool:
     return bool(context.target_name == "cuda")
 
 
+# How the primitives of `bits` are written for a device, by their names; `warp` says it.
+LOWER: dict[str, Callable[..., Any]] = {}
+
+
+def declared(builder: Any, name: str, result: Any, operands: Any) -> Any:
+    """A function of the compiler's by its name."""
+    found = builder.module.globals.get(name)
+    return found or ir.Function(builder.module, ir.FunctionType(result, operands), name)
+
+
+class Pinned:
+    """A builder whose sums, products and quotients of floats are rounded each by itself."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._builder, name)
+
+    def _call(self, name: str, a: Any, b: Any) -> Any:
+        kind = "d" if a.type == F64 else "f"
+        function = declared(self._builder, f"llvm.nvvm.{name}.rn.{kind}", a.type, [a.type, a.type])
+        return self._builder.call(function, [a, b])
+
+    def fadd(self, a: Any, b: Any) -> Any:
+        return self._call("add", a, b)
+
+    def fsub(self, a: Any, b: Any) -> Any:
+        return self._call("add", a, self.fneg(b))
+
+    def fmul(self, a: Any, b: Any) -> Any:
+        return self._call("mul", a, b)
+
+    def fdiv(self, a: Any, b: Any) -> Any:
+        return self._call("div", a, b)
+
+    def fneg(self, a: Any) -> Any:
+        whole = I64 if a.type == F64 else I32
+        sign = ir.Constant(whole, 1 << (whole.width - 1))
+        return self._builder.bitcast(self._builder.xor(self._builder.bitcast(a, whole), sign), a.type)
+
+
 def constant(like: Any, value: Any) -> Any:
     """The number as a constant of an LLVM type, every lane of it where that is a vector."""
     if isinstance(like, ir.VectorType):
@@ -101,11 +143,7 @@ def _operator(
         vector = vector_of(sig.args)
         assert vector is not None
         operands = spread_all(context, builder, args, sig.args, vector)
-        if on_device(context):
-            from streamloss.ieee.warp import Pinned
-
-            builder = Pinned(builder)
-        return emit(builder, *operands)
+        return emit(Pinned(builder) if on_device(context) else builder, *operands)
 
     for kinds in product((*vectors, types.Number), repeat=arity):
         if any(isinstance(kind, Vector) for kind in kinds):

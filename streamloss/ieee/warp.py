@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.cuda.models import models, register_model
 
-from streamloss.ieee.vectors import F32, F64, HALF, I1, I16, I32, I64, LANES, Lanes, Mask, Narrow, Vector
+from streamloss.ieee.vectors import F32, F64, HALF, I1, I16, I32, I64, LANES, LOWER, Lanes, Narrow, Pinned, Vector, declared
 
 _ALL = I32(0xFFFFFFFF)
 _BUTTERFLY, _STRAIGHT = I32(3), I32(0)  # how lanes are exchanged: by exclusive or, from one lane to all
@@ -28,51 +28,14 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, kind.llvm.element)
 
 
-def _function(builder: Any, name: str, result: Any, operands: Any) -> Any:
-    found = builder.module.globals.get(name)
-    return found or ir.Function(builder.module, ir.FunctionType(result, operands), name)
-
-
-class Pinned:
-    """A builder whose sums, products and quotients of floats are rounded each by itself."""
-
-    def __init__(self, builder: Any) -> None:
-        self._builder = builder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._builder, name)
-
-    def _call(self, name: str, a: Any, b: Any) -> Any:
-        kind = "d" if a.type == F64 else "f"
-        function = _function(self._builder, f"llvm.nvvm.{name}.rn.{kind}", a.type, [a.type, a.type])
-        return self._builder.call(function, [a, b])
-
-    def fadd(self, a: Any, b: Any) -> Any:
-        return self._call("add", a, b)
-
-    def fsub(self, a: Any, b: Any) -> Any:
-        return self._call("add", a, self.fneg(b))
-
-    def fmul(self, a: Any, b: Any) -> Any:
-        return self._call("mul", a, b)
-
-    def fdiv(self, a: Any, b: Any) -> Any:
-        return self._call("div", a, b)
-
-    def fneg(self, a: Any) -> Any:
-        whole = I64 if a.type == F64 else I32
-        sign = ir.Constant(whole, 1 << (whole.width - 1))
-        return self._builder.bitcast(self._builder.xor(self._builder.bitcast(a, whole), sign), a.type)
-
-
 def lane(builder: Any) -> Any:
     """The number of this thread in its warp."""
-    return builder.zext(builder.call(_function(builder, "llvm.nvvm.read.ptx.sreg.laneid", I32, []), []), I64)
+    return builder.zext(builder.call(declared(builder, "llvm.nvvm.read.ptx.sreg.laneid", I32, []), []), I64)
 
 
 def together(builder: Any) -> None:
     """What the warp's threads have stored before is seen by all of them after."""
-    builder.call(_function(builder, "llvm.nvvm.bar.warp.sync", ir.VoidType(), [I32]), [_ALL])
+    builder.call(declared(builder, "llvm.nvvm.bar.warp.sync", ir.VoidType(), [I32]), [_ALL])
 
 
 def _exchanged(builder: Any, value: Any, how: Any, which: Any) -> Any:
@@ -85,7 +48,7 @@ def _exchanged(builder: Any, value: Any, how: Any, which: Any) -> Any:
         low, high = (builder.zext(_exchanged(builder, half, how, which), I64) for half in (low, high))
         return builder.or_(low, builder.shl(high, I64(32)))
     pair = ir.LiteralStructType((I32, I1))
-    function = _function(builder, "llvm.nvvm.shfl.sync.i32", pair, [I32] * 5)
+    function = declared(builder, "llvm.nvvm.shfl.sync.i32", pair, [I32] * 5)
     return builder.extract_value(builder.call(function, [_ALL, how, value, which, I32(LANES - 1)]), 0)
 
 
@@ -111,11 +74,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, first:
     made = context.make_array(kind)(context, builder, array)
     rows, columns = builder.extract_value(made.shape, 0), builder.extract_value(made.shape, 1)
     column = builder.add(first, lane(builder))
-    at = (
-        builder.add(builder.mul(row, columns), column)
-        if kind.layout == "C"
-        else builder.add(row, builder.mul(rows, column))
-    )
+    at = builder.add(builder.mul(row, columns), column) if kind.layout == "C" else builder.add(row, builder.mul(rows, column))
     return builder.gep(made.data, [at])
 
 
@@ -177,7 +136,7 @@ def _meet(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
 
 def _count_of(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
     both = ir.LiteralStructType((I32, I1))
-    vote = _function(builder, "llvm.nvvm.vote.sync", both, [I32, I32, I1])
+    vote = declared(builder, "llvm.nvvm.vote.sync", both, [I32, I32, I1])
     return builder.zext(builder.ctpop(builder.extract_value(builder.call(vote, [_ALL, _BALLOT, args[0]]), 0)), I64)
 
 
@@ -185,10 +144,12 @@ def _numbered(_context: Any, builder: Any, sig: Any, _args: Any) -> Any:
     return builder.uitofp(lane(builder), sig.return_type.llvm.element)
 
 
-# How each primitive is written, by its name.
-LOWER: dict[str, Callable[..., Any]] = {
+LOWER |= {
     "fma": lambda context, builder, sig, args: builder.fma(
-        *(context.cast(builder, x, kind, types.float64) if not isinstance(kind, Vector) else x for x, kind in zip(args, sig.args, strict=True))
+        *(
+            context.cast(builder, x, kind, types.float64) if not isinstance(kind, Vector) else x
+            for x, kind in zip(args, sig.args, strict=True)
+        )
     ),
     "mul": lambda _context, builder, _sig, args: Pinned(builder).fmul(*args),
     "to_bits": lambda _context, builder, _sig, args: builder.bitcast(args[0], I64),

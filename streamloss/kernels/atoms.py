@@ -1,4 +1,4 @@
-"""Additions to a place in memory that several threads of a CUDA device may add to at once; on the CPU each has sums of its own."""
+"""Additions to places that several threads of a CUDA device may add to at once; on the CPU each has sums of its own."""
 
 from __future__ import annotations
 

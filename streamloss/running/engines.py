@@ -16,6 +16,7 @@ from streamloss.running import local, parts
 from streamloss.running.budget import fit
 from streamloss.running.cache import Cache
 from streamloss.running.checkpoint import EVERY, opened
+from streamloss.running.devices import Device, chosen
 from streamloss.running.local import Watcher
 from streamloss.running.parts import Workers, work_bytes
 from streamloss.state import State
@@ -29,6 +30,7 @@ class Way:
     """How an evaluation is to run: nothing of this changes a number. See `api.evaluate`."""
 
     threads: int
+    device: Device = "cpu"
     engine: Engine = "local"
     scheduler: str | None = None
     executor: Executor | None = None
@@ -74,11 +76,11 @@ def run(source: Input, options: Options, way: Way, watch: Watcher | None = None)
     every = EVERY if way.checkpoint_every is None else way.checkpoint_every
     with opened(way.checkpoint, source, options, every) as checkpoint:
         if way.engine == "local" and way.executor is None and way.cache is None:
-            state = local.run(source, options, way.threads, watch, checkpoint)
+            state = local.run(source, options, way.threads, watch, checkpoint, chosen(way.device))
             return Ran(state, 0 if checkpoint is None else checkpoint.rows)
         cache = None if way.cache is None else Cache(way.cache, source, options)
         with _workers(source, way) as workers:
-            return Ran(*parts.run(source, options, workers, watch, checkpoint, cache))
+            return Ran(*parts.run(source, options, replace(workers, device=way.device), watch, checkpoint, cache))
 
 
 @contextmanager

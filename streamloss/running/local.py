@@ -25,6 +25,7 @@ from streamloss.extents import Extents
 from streamloss.options import Options
 from streamloss.reading.source import Input, Part, Plan, in_time, read_part
 from streamloss.running.checkpoint import Checkpoint
+from streamloss.running.devices import Chosen, accumulator
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
 from streamloss.state import State
@@ -301,13 +302,18 @@ class _Kept:
 
 
 def run(
-    source: Input, options: Options, threads: int, watch: Watcher | None = None, checkpoint: Checkpoint | None = None
+    source: Input,
+    options: Options,
+    threads: int,
+    watch: Watcher | None = None,
+    checkpoint: Checkpoint | None = None,
+    device: Chosen = "cpu",
 ) -> State:
     """The state of all rows of an input, those of the checkpoint among them, which is written now and then.
 
     Raises `DataError` for the first bad row or unreadable place of the input.
     """
-    whole = Accumulator(source.task, options, threads)
+    whole = accumulator(device, source.task, options, threads)
     done = None if checkpoint is None else checkpoint.done
     parts = [] if source.is_stream else source.parts(done=done)
     keeper = None if checkpoint is None else _Kept(whole, source, parts, checkpoint)

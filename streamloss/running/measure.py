@@ -54,6 +54,10 @@ class Accumulator:
         self._shares: list[Accumulator] = []
         self._gone: dict[str, NDArray[np.int64]] = {}
 
+    def _another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
+        """One of the same kind, for the same task."""
+        return Accumulator(self.task, self.options, threads, arrays)
+
     def _empty_slices(self) -> list[Slices]:
         return [Slices(self.task, own, by, p) for by, p, own in kept(self.task, self.options, self.plan)]
 
@@ -83,7 +87,7 @@ class Accumulator:
         this one for anything.
         """
         parts = ({name: array[t : t + 1] for name, array in self.arrays.items()} for t in range(self.threads))
-        self._shares = [Accumulator(self.task, self.options, 1, arrays) for arrays in parts]
+        self._shares = [self._another(1, arrays) for arrays in parts]
         return self._shares
 
     def settle(self) -> None:
@@ -201,13 +205,17 @@ class Accumulator:
         flags, at_target = self._marks[0, :n], self._marks[1, :n]
         flags[:] = 0
         at_target[:] = 0
-        add_batch(
-            self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._kept,
-            out=self._values(n) if len(self._kept) else None, sums=self._sums, threads=self.threads,
-        )  # fmt: skip
+        self._compute(batch, flags, at_target)
         if self._beside is not None:
             self._beside.add(batch, self._values(n)[self._kept.tolist().index(CROSS_ENTROPY)])
         return at_target
+
+    def _compute(self, batch: Batch, flags: NDArray[np.uint8], at_target: NDArray[np.uint8]) -> None:
+        """Finds the values of a batch's rows and adds them up."""
+        add_batch(
+            self.task, self.options, batch, flags=flags, at_target=at_target, kept=self._kept,
+            out=self._values(len(batch)) if len(self._kept) else None, sums=self._sums, threads=self.threads,
+        )  # fmt: skip
 
     def _values(self, n: int) -> NDArray[np.float64]:
         """The kept values (S, n) of the last n rows, one quantity's behind the other's."""
@@ -215,7 +223,7 @@ class Accumulator:
 
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
-        again = Accumulator(self.task, self.options, self.threads)
+        again = self._another(self.threads)
         again._fold(batch)
         again.settle()
         self.settle()

@@ -26,8 +26,8 @@ from streamloss.reading.paths import first_line
 from streamloss.reading.source import Input, Part, Plan
 from streamloss.running.cache import Cache
 from streamloss.running.checkpoint import Checkpoint, maker
+from streamloss.running.devices import Device, accumulator, chosen
 from streamloss.running.local import Watcher, add_all, looking, reading
-from streamloss.running.measure import Accumulator
 from streamloss.state import State, Total
 
 # What a thread needs for a row, and how many of its bytes it works on in a second: measured 58 ns at 48 bytes, 2 µs at 4 kB.
@@ -54,7 +54,12 @@ class Measured(NamedTuple):
 
 
 def measure(
-    parts: Parts, plan: Plan, options: Options, threads: int = 1, inputs: Sequence[dict[str, Any]] | None = None
+    parts: Parts,
+    plan: Plan,
+    options: Options,
+    threads: int = 1,
+    inputs: Sequence[dict[str, Any]] | None = None,
+    device: Device = "cpu",
 ) -> Measured:
     """What the rows of some parts add up to, all together, or of each part by itself where there are `inputs` for each.
 
@@ -65,7 +70,7 @@ def measure(
     with holding(plan.memory):
         for number, group in enumerate([parts] if inputs is None else [(part,) for part in parts]):
             with nullcontext() if jit.many_may_enter() else _ALONE:
-                whole = Accumulator(plan.task, options, threads)
+                whole = accumulator(chosen(device), plan.task, options, threads)
                 add_all(whole, reading(group, plan, threads), threads)
                 state = whole.state(last=True)
             state.columns, state.made = dict(plan.roles), maker()
@@ -103,7 +108,8 @@ class Lost(StreamlossError):
 
 @dataclass(frozen=True)
 class Workers:
-    """Who measures parts. `slots` says how many may be measured at a time, `threads` by how many threads each.
+    """Who measures parts. `slots` says how many may be measured at a time, `threads` by how many threads each, `device` on
+    what.
 
     deadly: exceptions of parts that were with a worker when it ended, once too often. One of them may be the reason, so they
         are tried again one by one, with nothing else in work.
@@ -112,6 +118,7 @@ class Workers:
     executor: Executor
     slots: Callable[[], int]
     threads: int = 1
+    device: Device = "cpu"
     deadly: tuple[type[BaseException], ...] = ()
 
 
@@ -209,7 +216,13 @@ class _Run:
                 if task.place < self._limit:
                     inputs = None if self._cache is None else [self._cache.input(part) for part in task.parts]
                     future = self._workers.executor.submit(
-                        measure, task.parts, self._source.plan, self._options, self._workers.threads, inputs
+                        measure,
+                        task.parts,
+                        self._source.plan,
+                        self._options,
+                        self._workers.threads,
+                        inputs,
+                        self._workers.device,
                     )
                     self._sent[future] = task
                 self._todo.popleft()

@@ -64,7 +64,7 @@ class Device:
     """
 
     def __init__(self, machine: Machine, family: str, sums: Sums, wanted: NDArray[np.int64], gap: bool) -> None:
-        self._machine, self._family, self._home, self._gap = machine, family, sums, gap
+        self.machine, self._family, self._home, self._gap = machine, family, sums, gap
         judged = sums.tally.shape[1] > 0 or sums.reliability.shape[1] > 0
         shared = sums.classes.shape[1] > 0 and not sums.hard
         crossed = sums.cross.shape[1] > 0
@@ -81,13 +81,16 @@ class Device:
         self._kept = send(np.array(self._slots, dtype=np.int64))
         self._wanted = len(wanted)
         self._parts = send(np.zeros((len(sums.slots), fold.PARTS, 2), dtype=np.int64))
-        self._empty = Sums(*(each.copy() if isinstance(each, np.ndarray) else each for each in sums))
+        # Counts of 32 bits are for the caches of a CPU.
+        self._empty = Sums(*(each.copy() if isinstance(each, np.ndarray) else each for each in sums))._replace(
+            counts=np.zeros((1, 0, 0), dtype=np.int32)
+        )
         self._sums = self._sent()
         self._out = send(np.empty((len(self._slots), STRETCH)))
-        self._rooms: dict[int, Any] = {}
+        self._rooms: dict[str, Any] = {}
 
     def _sent(self) -> Sums:
-        return Sums(*(self._machine.to_device(each.copy()) if isinstance(each, np.ndarray) else each for each in self._empty))
+        return Sums(*(self.machine.to_device(each.copy()) if isinstance(each, np.ndarray) else each for each in self._empty))
 
     def add(self, given: Given, stored: Stored, stored_q: Stored | None, loss: Loss, out: NDArray[np.float64] | None) -> None:
         """Adds rows whose code is USED. code, flags and at_target are written to, and out (S, n) gets the wanted values."""
@@ -99,7 +102,7 @@ class Device:
             self._find(piece, rows, stored, stored_q, loss, stop - start)
             self._fold(rows, np.int64(stop - start))
             if out is not None:
-                out[:, start:stop] = self._machine.to_host(self._out)[: self._wanted, : stop - start]
+                out[:, start:stop] = self.machine.to_host(self._out)[: self._wanted, : stop - start]
 
     def _rows(self, piece: Given, n: int) -> Rows:
         step = LANES
@@ -112,25 +115,29 @@ class Device:
 
     def _find(self, piece: Given, rows: Rows, stored: Stored, stored_q: Stored | None, loss: Loss, n: int) -> None:
         blocks = min(-(-n // int(rows.step)), _BLOCKS)
-        if self._family == "pair":
-            assert stored_q is not None
-            steps = max(SMALL, piece.prediction.shape[1] // LANES + 1)
-            room = self._room(blocks, steps)
-            arguments: tuple[Any, ...] = (piece.target, piece.prediction, rows, stored_q, stored, loss, *room)
-        else:
-            arguments = (piece.prediction, rows, stored, loss)
-        self._machine.launch(getattr(values, self._family), (blocks, 1), arguments)
+        arguments: tuple[Any, ...] = (piece.prediction, rows, stored, loss)
+        if self._family in ("categorical", "pair"):
+            k = piece.prediction.shape[1]
+            panel = (blocks if values.FEW < k <= SMALL else 0, k, LANES)
+            if self._family == "pair":
+                exponentials = (blocks, max(SMALL, k // LANES + 1), LANES)
+                rooms = [self._room(name, exponentials, np.dtype(np.float64)) for name in ("eq", "ep")]
+                rooms += [self._room("q", panel, piece.target.dtype), self._room("p", panel, piece.prediction.dtype)]
+                arguments = (piece.target, piece.prediction, rows, stored_q, stored, loss, *rooms)
+            else:
+                arguments += (self._room("p", panel, piece.prediction.dtype),)
+        self.machine.launch(getattr(values, self._family), (blocks, 1), arguments)
 
-    def _room(self, blocks: int, steps: int) -> tuple[Any, Any]:
-        if self._rooms.get("size") != (blocks, steps):
-            two = (self._machine.to_device(np.empty((blocks, steps, LANES))) for _ in range(2))
-            self._rooms = {"size": (blocks, steps), "room": tuple(two)}
-        room: tuple[Any, Any] = self._rooms["room"]
-        return room
+    def _room(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Memory that blocks work in; it is the same from launch to launch, as long as there is enough of it."""
+        known = self._rooms.get(name)
+        if known is None or known.shape[0] < shape[0] or known.shape[1:] != shape[1:]:
+            self._rooms[name] = self.machine.to_device(np.zeros(shape, dtype=dtype))
+        return self._rooms[name]
 
     def _fold(self, rows: Rows, n: np.int64) -> None:
         """Adds the values of n rows."""
-        launch, quantities = self._machine.launch, len(self._home.slots)
+        launch, quantities = self.machine.launch, len(self._home.slots)
         blocks = max(1, min(_BLOCKS, -(-int(n) // LANES)))
         blocks = max(-(-int(n) // (LANES * _LEAST)), min(blocks, 512))
         if quantities and rows.weight.shape[0]:
@@ -144,9 +151,9 @@ class Device:
 
     def drain(self) -> None:
         """Moves all that was added into the sums of the host."""
-        home, host = self._home, self._machine.to_host
+        home, host = self._home, self.machine.to_host
         for name, mine, theirs in zip(Sums._fields, home, self._sums, strict=True):
-            if not isinstance(mine, np.ndarray) or name in ("slots", "indicator", "spread", "by_class"):
+            if name in ("hard", "slots", "indicator", "spread", "by_class", "counts"):
                 continue
             if name == "extremes":
                 found = host(theirs)
@@ -157,9 +164,9 @@ class Device:
         if home.tally.size:
             drain_tally(home.tally, home.reliability)
         units = [(0, unit) for unit in fold.UNITS_X] + [(1, unit) for unit in fold.UNITS_SQUARE]
-        for moments, parts in zip(home.moments[0], host(self._parts).tolist(), strict=True):
+        for moments, parts in zip(home.moments[0][: len(home.slots)], host(self._parts).tolist(), strict=True):
             for (which, unit), (low, high) in zip(units, parts, strict=True):
                 limbs.add_int(moments[which], np.int64(low), np.int64(unit))
                 limbs.add_int(moments[which], np.int64(high), np.int64(unit + 32))
-        self._parts = self._machine.to_device(np.zeros((len(home.slots), fold.PARTS, 2), dtype=np.int64))
+        self._parts = self.machine.to_device(np.zeros((len(home.slots), fold.PARTS, 2), dtype=np.int64))
         self._sums = self._sent()

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from streamloss.digits import CLASS_SUMS, CLASS_WEIGHT, FIXED_DIGITS, HIGHEST, LEDGER_BEYOND, LEDGER_CLIPPED, LEDGER_NORMALIZED, LOWEST
+from streamloss.digits import (
+    CLASS_SUMS,
+    CLASS_WEIGHT,
+    FIXED_DIGITS,
+    HIGHEST,
+    LEDGER_BEYOND,
+    LEDGER_CLIPPED,
+    LEDGER_NORMALIZED,
+    LOWEST,
+)
 from streamloss.errors import USED
 from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, to_bits
 from streamloss.jit import part
@@ -102,9 +111,9 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
         cuda.atomic.min(sums.extremes, (0, q, 0), low)
         cuda.atomic.max(sums.extremes, (0, q, 1), high)
         mine = parts[q]
-        for i, value in enumerate((q0, q1, q2, q3, s0, s1, s2, s3, s4, s5, s6)):
+        for place, value in enumerate((q0, q1, q2, q3, s0, s1, s2, s3, s4, s5, s6)):
             if value != 0:
-                flush(mine, i, value)
+                flush(mine, place, value)
     if infinite > 0:
         add_at(sums.infinite[0], q, infinite)
 

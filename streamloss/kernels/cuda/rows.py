@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import config, cuda
+from numba import cuda
 
 from streamloss.errors import LABEL, NAN, PROBABILITY_ABOVE_ONE, USED
 from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, load, meet, select, store, widen
 from streamloss.ieee.elementary import INF, log, log_rest, logistic
-from streamloss.jit import part
+from streamloss.jit import SIMULATED, part
 from streamloss.kernels import categorical as of_classes
 from streamloss.kernels import pair as of_pairs
 from streamloss.kernels.binary import (
@@ -33,8 +33,9 @@ from streamloss.kernels.binary import (
 )
 from streamloss.kernels.categorical import FIGURES
 from streamloss.kernels.divergence import SUMS, Side
+from streamloss.kernels.divergence import Room as Pair
 from streamloss.kernels.fold import Rows
-from streamloss.kernels.panel import CLIPPED, LOGITS, SMALL, Loss, Stored
+from streamloss.kernels.panel import CLIPPED, LOGITS, Loss, Stored
 from streamloss.kernels.sides import CHUNK, SIDE
 from streamloss.quantities import (
     ACCURACY,
@@ -53,7 +54,7 @@ from streamloss.quantities import (
     TARGET_ENTROPY,
 )
 
-WIDTH = 1 if config.ENABLE_CUDASIM else LANES  # threads of a warp
+WIDTH = 1 if SIMULATED else LANES  # threads of a warp
 
 
 @part
@@ -69,18 +70,13 @@ def keep(rows: Rows, first: Any, count: Any, tile: Any) -> None:
     meet()
 
 
-def categorical(x: Any, rows: Rows, stored: Stored, loss: Loss) -> None:
-    """The rows of x (n, K), `rows.step` of them a warp at a time; breaks of rules go into rows.code."""
-    room = of_classes.Room(
-        cuda.shared.array((SMALL, LANES), x.dtype),
-        cuda.shared.array((SIDE, LANES), np.float64),
-        cuda.shared.array((FIGURES, LANES), np.float64),
-        cuda.shared.array((SIDE, LANES), np.float64),
-        cuda.shared.array(2, np.float64),
-        cuda.shared.array((CHUNK, LANES), np.float64),
-        cuda.shared.array((CHUNK, LANES), np.float64),
-    )
-    tile = cuda.shared.array((SLOTS, LANES), np.float64)
+TWO_CHUNKS, FOUR_CHUNKS = 2 * CHUNK, 4 * CHUNK
+FEW = 32  # classes up to which the panel of 32 rows stands in shared memory; one row of it is all that long rows need
+
+
+@part
+def run_categorical(x: Any, rows: Rows, stored: Stored, loss: Loss, room: Any, tile: Any) -> None:
+    """A block's rows."""
     n, every = np.int64(x.shape[0]), np.int64(cuda.gridDim.x) * rows.step
     first = np.int64(cuda.blockIdx.x) * rows.step
     while first < n:
@@ -90,31 +86,61 @@ def categorical(x: Any, rows: Rows, stored: Stored, loss: Loss) -> None:
         first += every
 
 
-def pair(xq: Any, xp: Any, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, eq: Any, ep: Any) -> None:
-    """The rows of targets xq and predictions xp, both (n, K); eq and ep (blocks, steps, 32) are room for exponentials."""
-    block = cuda.blockIdx.x
-    q = Side(
-        cuda.shared.array((SMALL, LANES), xq.dtype), cuda.shared.array((SIDE, LANES), np.float64), eq[block],
-        cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array(2, np.float64),
-        cuda.shared.array((CHUNK, LANES), np.float64), cuda.shared.array((CHUNK, LANES), np.float64),
-    )  # fmt: skip
-    p = Side(
-        cuda.shared.array((SMALL, LANES), xp.dtype), cuda.shared.array((SIDE, LANES), np.float64), ep[block],
-        cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array(2, np.float64),
-        cuda.shared.array((CHUNK, LANES), np.float64), cuda.shared.array((CHUNK, LANES), np.float64),
-    )  # fmt: skip
-    room = of_pairs.Room(
-        q, p, cuda.shared.array((SUMS, LANES), np.float64), cuda.shared.array((SUMS, LANES), np.float64),
-        cuda.shared.array((6, LANES), np.float64), cuda.shared.array((CHUNK, LANES), np.float64),
-    )  # fmt: skip
-    tile = cuda.shared.array((SLOTS, LANES), np.float64)
+def categorical(x: Any, rows: Rows, stored: Stored, loss: Loss, panels: Any) -> None:
+    """The rows of x (n, K), `rows.step` of them a block at a time; breaks of rules go into rows.code.
+
+    panels (blocks, K, 32), of the type of x, is room for more than FEW classes and up to SMALL; else it has no blocks.
+    """
+    work = cuda.shared.array((TWO_CHUNKS, LANES), np.float64)  # d and exp d, and when these are done with the rows' values
+    side, figures = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((FIGURES, LANES), np.float64)
+    sums, found = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array(2, np.float64)
+    d, e, tile = work[:CHUNK], work[CHUNK:], work[:SLOTS]
+    if panels.shape[0] > 0:
+        room = of_classes.Room(panels[cuda.blockIdx.x], side, figures, sums, found, d, e)
+        run_categorical(x, rows, stored, loss, room, tile)
+    else:
+        few = of_classes.Room(cuda.shared.array((FEW, LANES), x.dtype), side, figures, sums, found, d, e)
+        run_categorical(x, rows, stored, loss, few, tile)
+
+
+@part
+def run_pair(xq: Any, xp: Any, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Any, tile: Any) -> None:
+    """A block's rows."""
     n, every = np.int64(xp.shape[0]), np.int64(cuda.gridDim.x) * rows.step
-    first = np.int64(block) * rows.step
+    first = np.int64(cuda.blockIdx.x) * rows.step
     while first < n:
         count = min(rows.step, n - first)
         of_pairs.write_block(xq, xp, first, count, rows, stored_q, stored_p, loss, room, tile, np.int64(0))
         keep(rows, first, count, tile)
         first += every
+
+
+def pair(
+    xq: Any, xp: Any, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, eq: Any, ep: Any, panels_q: Any, panels_p: Any
+) -> None:
+    """The rows of targets xq and predictions xp, both (n, K).
+
+    eq and ep (blocks, steps, 32) are room for exponentials, panels as for `categorical`.
+    """
+    block = cuda.blockIdx.x
+    work = cuda.shared.array(
+        (FOUR_CHUNKS, LANES), np.float64
+    )  # ln p and p of both sides, and when they are done with the rows'
+    side_q, side_p = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((SIDE, LANES), np.float64)
+    sums_q, sums_p = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((SIDE, LANES), np.float64)
+    found_q, found_p = cuda.shared.array(2, np.float64), cuda.shared.array(2, np.float64)
+    by_lane, by_row = cuda.shared.array((SUMS, LANES), np.float64), cuda.shared.array((SUMS, LANES), np.float64)
+    own = cuda.shared.array((6, LANES), np.float64)
+    logs_q, chances_q, logs_p, chances_p = work[:CHUNK], work[CHUNK : 2 * CHUNK], work[2 * CHUNK : 3 * CHUNK], work[3 * CHUNK :]
+    tile = work[:SLOTS]
+    if panels_q.shape[0] > 0:
+        q = Side(panels_q[block], side_q, eq[block], sums_q, found_q, logs_q, chances_q)
+        p = Side(panels_p[block], side_p, ep[block], sums_p, found_p, logs_p, chances_p)
+        run_pair(xq, xp, rows, stored_q, stored_p, loss, Pair(q, p, by_lane, by_row, own, logs_p), tile)
+    else:
+        few_q = Side(cuda.shared.array((FEW, LANES), xq.dtype), side_q, eq[block], sums_q, found_q, logs_q, chances_q)
+        few_p = Side(cuda.shared.array((FEW, LANES), xp.dtype), side_p, ep[block], sums_p, found_p, logs_p, chances_p)
+        run_pair(xq, xp, rows, stored_q, stored_p, loss, Pair(few_q, few_p, by_lane, by_row, own, logs_p), tile)
 
 
 @part

@@ -1,0 +1,53 @@
+"""What rows are computed on, the CPU or a CUDA device: another speed, and never another result."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import Literal
+
+from streamloss.errors import UsageError
+from streamloss.options import Options, Task
+from streamloss.running.measure import Accumulator
+
+Device = Literal["auto", "cpu", "cuda"]
+Chosen = Literal["cpu", "cuda"]
+
+
+class NoDevice(UserWarning):
+    """There is no CUDA device here."""
+
+
+def chosen(device: Device) -> Chosen:
+    """What there is of what was asked for; `NoDevice` warns where a CUDA device was, and is not there.
+
+    Raises `UsageError` for another name.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device is one of auto, cpu, cuda, not {device!r}")
+    if device == "cpu":
+        return "cpu"
+    why = _why_not()
+    if why is None:
+        return "cuda"
+    if device == "cuda":
+        warnings.warn(f"no CUDA device: {why}; the CPU computes the same", NoDevice, stacklevel=2)
+    return "cpu"
+
+
+def _why_not() -> str | None:
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "it needs the extra, pip install 'streamloss[cuda]'"
+    from streamloss.kernels.cuda.machine import why_not
+
+    return why_not()
+
+
+def accumulator(device: Chosen, task: Task, options: Options, threads: int) -> Accumulator:
+    """What batches are added to."""
+    if device == "cpu":
+        return Accumulator(task, options, threads)
+    from streamloss.kernels.cuda.machine import Cuda
+    from streamloss.running.device import OnDevice
+
+    return OnDevice(task, options, threads, machine=Cuda)
