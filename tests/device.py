@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ import ptx
 from cuda.pathfinder import find_nvidia_binary_utility
 from numba.cuda.cudadrv import nvvm
 
-from streamloss.ieee import warp  # noqa: F401  (tells the compiler of the device what lanes are)
+from streamloss.kernels.cuda.machine import Cuda
 
 CAPABILITY = (9, 0)
 
@@ -57,7 +58,7 @@ def run(kernel: Any, arguments: tuple[Any, ...], blocks: int | tuple[int, int], 
     return grid
 
 
-class Machine:
+class Emulated:
     """A device that `streamloss.kernels.cuda.device` launches on, whose memory is NumPy's."""
 
     def to_device(self, array: Any) -> Any:
@@ -68,6 +69,10 @@ class Machine:
 
     def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
         run(kernel, arguments, blocks)
+
+
+# `scripts/gpu_check` has the tests run on the device of this machine.
+Machine: Any = Cuda if os.environ.get("STREAMLOSS_TEST_CUDA") else Emulated
 
 
 def spilled(text: str, capability: tuple[int, int]) -> tuple[int, int]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import device
 import numpy as np
 import pytest
 
-from streamloss.errors import DataError
+import streamloss
+from streamloss.errors import DataError, UsageError
+from streamloss.kernels.cuda import machine
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import convert, open_input
+from streamloss.running import devices
 from streamloss.running.device import OnDevice
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
@@ -174,6 +178,39 @@ def test_a_bad_row_leaves_nothing_behind() -> None:
     assert accumulator.state().digest == before
 
 
+# ---- asking for a device
+
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread that reads has a stream of its own, and a sum."""
+    monkeypatch.setattr(devices, "_why_not", lambda: None)
+    monkeypatch.setattr(machine, "Cuda", device.Machine)
+    for device_ in ("cuda", "auto"):
+        given = {"prob": "prob", "label": "label", "weight": "weight", "threads": 2, "batch_rows": 64}
+        report = streamloss.evaluate(DATA / "cancer.parquet", device=device_, **given)
+        assert report.digest == streamloss.evaluate(DATA / "cancer.parquet", **given).digest
+        assert (report.run["device"], report.run["threads"]) == ("cuda", 2)
+
+
+def test_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_why_not", lambda: "it is lent")
+    given = {"prob": "prob", "label": "label"}
+    with pytest.warns(devices.NoDevice, match="^no CUDA device: it is lent; the CPU computes the same$"):
+        report = streamloss.evaluate(DATA / "cancer.parquet", device="cuda", **given)
+    assert report.run["device"] == "cpu" and report.digest == streamloss.evaluate(DATA / "cancer.parquet", **given).digest
+    assert devices.chosen("auto") == devices.chosen("cpu") == "cpu"
+    with pytest.raises(UsageError, match="--device is one of auto, cpu, cuda, not 'gpu'"):
+        streamloss.evaluate(DATA / "cancer.parquet", device="gpu", **given)  # type: ignore[arg-type]
+
+
+def test_why_there_is_none() -> None:
+    why = machine.why_not()
+    assert why is None or (why and "\n" not in why)
+
+
 # ---- what the kernels are compiled to
 
 
@@ -181,7 +218,7 @@ def launched(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:
     """Every kernel that the device would run for the cases of this file, with its arguments."""
     found: list[tuple[Any, tuple[Any, ...]]] = []
 
-    class Listed(device.Machine):
+    class Listed(device.Emulated):
         def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
             found.append((kernel, arguments))
 

@@ -50,5 +50,6 @@ def why_not() -> str | None:
     try:
         cuda.current_context()
     except Exception as error:  # of the driver: whatever it is, there is no device
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Error at")]
+        return said[0].rstrip(".") if said else type(error).__name__
     return "no CUDA device answers"
