@@ -83,7 +83,7 @@ def test_the_examples_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_option_of_the_loss_is_on_the_command_line() -> None:
     given = {param.name for param in cli.commands["evaluate"].params}
     running = {"paths", "form", "output", "save_state", "threads", "batch_rows", "reader", "progress", "fail_if", "junit"} | {
-        *("plots", "config", "checkpoint", "checkpoint_every", "cache", "engine", "scheduler", "max_memory")
+        *("plots", "config", "checkpoint", "checkpoint_every", "cache", "device", "engine", "scheduler", "max_memory")
     }
     assert given - running == {field.name for field in fields(Options)}
 
