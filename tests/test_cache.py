@@ -242,7 +242,7 @@ def test_several_runs_at_once(folder: Path, tmp_path: Path) -> None:
 def test_killed_while_it_writes(folder: Path, tmp_path: Path) -> None:
     """What was measured is there, whole; the rest is read the next time."""
     cache, expected = tmp_path / "cache", streamloss.evaluate(str(folder)).digest
-    process = stopping.begun("evaluate", folder, "--cache", cache, "--batch-rows", "20", "--threads", "1", seconds=0.01)
+    process = stopping.begun("evaluate", folder, "--cache", cache, "--batch-rows", "20", "--threads", "1", seconds=0.05)
     while not list(cache.rglob("*.state")) and process.poll() is None:
         local.time.sleep(0.005)
     process.kill()

@@ -216,7 +216,7 @@ def test_a_part_that_kills_its_workers(folder: Path, digest: str, tmp_path: Path
 
 
 def test_nobody_there(folder: Path, tmp_path: Path) -> None:
-    for address in (f"tcp://127.0.0.1:{free_port()}", "nonsense://x"):
+    for address in (f"tcp://127.0.0.1:{free_port()}", "nonsense://x", "tcp://127.0.0.1:notaport", ""):
         code, err, _ = evaluated(tmp_path, folder, "--scheduler", address)
         assert (code, err) == (3, f"streamloss: error: no Dask scheduler answers at {address}\n")
 
