@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streamloss import jit
 from streamloss.errors import DataError, StreamlossError, UsageError
 from streamloss.files import write_atomically
 from streamloss.memory import budgeted
 from streamloss.options import DISPLAY, PREDICTIONS, ROLES, TARGETS, Options
+from streamloss.reading.resident import columns
 from streamloss.reading.source import Input, Plan, Reader, convert, open_input
 from streamloss.reporting.comparing import summarize_comparison
 from streamloss.reporting.gates import judge, parse_all
@@ -24,12 +25,15 @@ from streamloss.reporting.temperature import Temperatures
 from streamloss.running import comparing, engines
 from streamloss.running.budget import fit
 from streamloss.running.calibrating import look
-from streamloss.running.devices import Device, chosen
+from streamloss.running.devices import Device, accumulator, chosen, moved
 from streamloss.running.engines import Engine, Way
 from streamloss.running.local import Watcher, run, thread_count
 from streamloss.running.measure import Accumulator
 from streamloss.state import State
 from streamloss.state import merge as merge_states
+
+if TYPE_CHECKING:
+    from streamloss.running.device import OnDevice
 
 
 @budgeted
@@ -286,38 +290,54 @@ WHOLE = 1 << 18  # rows of an update that are looked at before any of them is co
 class Evaluator:
     """Adds batches as they come and reports at any moment.
 
-    update takes Arrow record batches or tables, or dicts of NumPy arrays: (n, K) for K-class predictions, (n,) otherwise.
-    The first batch decides what the columns are. Evaluators of equal options merge; the order never matters.
+    update takes Arrow record batches or tables, or dicts of arrays: (n, K) for K-class predictions, (n,) otherwise. Arrays are
+    NumPy's, or lie on a CUDA device and say so by DLPack or `__cuda_array_interface__` (torch, CuPy, JAX): these are read where
+    they lie. The first batch decides what the columns are. Evaluators of equal options merge; the order never matters.
+
+    device: where arrays of the host are computed on, as in `evaluate`; those on a device are computed there in any case.
     """
 
-    def __init__(self, *, threads: int | None = None, **options: Any) -> None:
+    def __init__(self, *, threads: int | None = None, device: Device = "cpu", **options: Any) -> None:
         self.options = Options.of(**options)
         self.threads = thread_count(threads)
+        self._device = chosen(device)
         self._plan: Plan | None = None
         self._accumulator: Accumulator | None = None
+        self._on: OnDevice | None = None
         self._merged: State | None = None
         self._rows = 0
 
     def update(self, batch: Any) -> Self:
         """Adds a batch. Raises `DataError` for a bad row (the batch is then not counted), `UsageError` for bad options."""
-        source = open_input(batch, self.options) if self._plan is None else None
-        if source is not None:
-            self._plan = source.plan
+        there = columns(batch)
+        if self._plan is None:
+            self._plan = open_input(batch, self.options).plan if there is None else there.plan(self.options)
             self._check_merged()
-        assert self._plan is not None
-        piece = convert(batch, self._plan, path=None, first_row=self._rows)
+        elif there is not None:
+            there.check(self._plan)
         jit.use_threads(self.threads)
+        if there is not None:
+            piece = self._on_device(self._plan).take(there, self._plan, self._rows)
+        else:
+            piece = convert(batch, self._plan, path=None, first_row=self._rows)
         if self._accumulator is None:
-            self._accumulator = Accumulator(self._plan.task, self.options, self.threads)
+            self._accumulator = accumulator(self._device, self._plan.task, self.options, self.threads)
         if len(piece) <= WHOLE and not self.options.by:
             self._accumulator.add(piece)
         else:
-            fresh = Accumulator(self._plan.task, self.options, self.threads)
-            for start in range(0, len(piece), WHOLE):
-                fresh.add(piece.rows(start, start + WHOLE))
+            fresh = self._accumulator.another(self.threads)
+            step = max(len(piece), 1) if piece.resident else WHOLE
+            for start in range(0, len(piece), step):
+                fresh.add(piece.rows(start, start + step))
             self._accumulator.absorb(fresh)
         self._rows += len(piece)
         return self
+
+    def _on_device(self, plan: Plan) -> OnDevice:
+        """The accumulator, on a device from now on."""
+        if self._on is None or self._on is not self._accumulator:
+            self._accumulator = self._on = moved(self._accumulator, plan.task, self.options, self.threads)
+        return self._on
 
     def _check_merged(self) -> None:
         assert self._plan is not None

@@ -8,6 +8,7 @@ with another, is an error. So is every access outside an array or not aligned.
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,28 +141,23 @@ class Grid:
         with np.errstate(all="ignore"):
             self._go()
         for array, at in self.arrays:
-            flat_bytes = self.memory[at : at + array.nbytes]
             if array.flags.writeable:
-                array[...] = flat_bytes.view(array.dtype).reshape(array.shape)
+                array[...] = np.ndarray(array.shape, array.dtype, self.memory, at, array.strides)
 
     def _flattened(self, value: Any) -> list[Any]:
         if isinstance(value, tuple):
             return [one for each in value for one in self._flattened(each)]
         if not isinstance(value, np.ndarray):
             return [value]
-        if not value.flags.c_contiguous:
-            raise ValueError("only C-contiguous arrays")
+        low, high = np.lib.array_utils.byte_bounds(value) if value.size else (value.ctypes.data, value.ctypes.data)
         at = -(-len(self.memory) // 256) * 256 + 256
-        room = np.zeros(at + value.nbytes, dtype=np.uint8)
-        room[: len(self.memory)] = self.memory
-        room[at:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        valid = np.zeros(at + value.nbytes, dtype=bool)
-        valid[: len(self.valid)] = self.valid
-        valid[at:] = True
+        room, valid = np.zeros(at + high - low, dtype=np.uint8), np.zeros(at + high - low, dtype=bool)
+        room[: len(self.memory)], valid[: len(self.valid)] = self.memory, self.valid
+        room[at:], valid[at:] = np.frombuffer((ctypes.c_uint8 * (high - low)).from_address(low), np.uint8), True
         self.memory, self.valid = room, valid
+        at += value.ctypes.data - low
         self.arrays.append((value, at))
-        size = value.itemsize
-        return [0, 0, value.size, size, self.BASE + at, *value.shape, *value.strides]
+        return [0, 0, value.size, value.itemsize, self.BASE + at, *value.shape, *value.strides]
 
     def _go(self) -> None:
         padded = np.zeros(-(-len(self.memory) // 8) * 8, dtype=np.uint8)

@@ -53,11 +53,12 @@ class Batch:
     bytes: NDArray[np.float64] | None = None  # (n,)
     masked: NDArray[np.bool_] | None = None  # (n,) whom the mask ignores, where a convention must know
     keys: dict[str, Coded] = field(default_factory=dict)  # the columns of --by
+    resident: bool = False  # the arrays, `code` among them, lie on a CUDA device
     kept: Any = None  # an Arrow batch of the columns that go through as they are, where such were asked for
     found: dict[int, tuple[str, object]] = field(default_factory=dict)  # row -> (column, value) for codes set in reading
 
     def __len__(self) -> int:
-        return len(self.code)
+        return int(self.code.shape[0])
 
     def place(self, row: int, column: str | None = None) -> Place:
         """Where row `row` of this batch stands in the input."""

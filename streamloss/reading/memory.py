@@ -12,6 +12,9 @@ from streamloss.errors import DataError, Place, UsageError
 from streamloss.reading.paths import first_line
 
 
+_ON_DEVICE = (2, 13)  # DLPack's numbers of CUDA's own memory, and of what CUDA moves between it and the host's
+
+
 def one_batch(data: Any) -> pa.RecordBatch:
     """One Arrow batch of a batch, a table, anything with `__arrow_c_stream__`, or a dict of NumPy arrays."""
     if isinstance(data, pa.RecordBatch):
@@ -30,6 +33,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
     lengths: dict[str, int] = {}
     for name, given in arrays.items():
         place = Place(column=str(name))
+        if lies_on_device(given):
+            raise UsageError(f"{name}: an array on a CUDA device; Evaluator.update takes such, this takes a copy of it on the host")
         try:
             column, metadata = _from_array(given)
         except (pa.ArrowException, TypeError, ValueError) as error:
@@ -40,6 +45,12 @@ def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
     if len(set(lengths.values())) > 1:
         raise DataError(f"arrays of different lengths: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def lies_on_device(array: Any) -> bool:
+    """Whether an array lies in the memory of a CUDA device, by what it says itself."""
+    where = getattr(array, "__dlpack_device__", None)
+    return hasattr(array, "__cuda_array_interface__") if where is None else where()[0] in _ON_DEVICE
 
 
 def _from_array(given: Any) -> tuple[pa.Array, dict[str, str] | None]:

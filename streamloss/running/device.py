@@ -14,7 +14,11 @@ from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, settings
 from streamloss.options import Options, Task
 from streamloss.quantities import ENTROPY_GAP
 from streamloss.reading.batch import NAMES, Batch
+from streamloss.reading.resident import Columns
+from streamloss.reading.roles import Plan
 from streamloss.running.measure import Accumulator
+from streamloss.running.resident import Taker, refuse_what_stays
+from streamloss.running.rows import refusal
 
 
 class OnDevice(Accumulator):
@@ -32,8 +36,13 @@ class OnDevice(Accumulator):
         super().__init__(task, options, threads, arrays)
         self._machine = machine
 
-    def _another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
+    def another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
         return OnDevice(self.task, self.options, threads, arrays, machine=self._machine)
+
+    def take(self, columns: Columns, plan: Plan, first_row: int) -> Batch:
+        """A batch of arrays that lie on the device, where they lie."""
+        refuse_what_stays(self.options, self.plan.mean_probabilities)
+        return Taker(self._device.machine, plan, columns).batch(first_row)
 
     @cached_property
     def _device(self) -> Device:
@@ -45,24 +54,44 @@ class OnDevice(Accumulator):
             self._device.drain()
         super().settle()
 
+    def _carry(self) -> None:
+        self._device.carry()
+        super()._carry()
+
+    def _extremes(self) -> NDArray[np.int64]:
+        found = super()._extremes()
+        if self.options.on_invalid == "error" and "_device" in vars(self):
+            self._device.widen(found)
+        return found
+
+    def _fold(self, batch: Batch) -> NDArray[np.uint8]:
+        if not batch.resident:
+            return super()._fold(batch)
+        flags, at_target = self._device.marks(len(batch))
+        self._compute(batch, flags, at_target)
+        return at_target  # type: ignore[no-any-return]
+
+    def _check(self, batch: Batch, at_target: NDArray[np.uint8]) -> None:
+        if not batch.resident:
+            super()._check(batch, at_target)
+        elif self.options.on_invalid == "error" and (row := self._device.first_broken(batch.code)) is not None:
+            raise refusal(batch, row, bool(at_target[row]), self.options)
+
     def _compute(self, batch: Batch, flags: NDArray[np.uint8], at_target: NDArray[np.uint8]) -> None:
         device, n = self._device, len(batch)
-        send = device.machine.to_device
         given = Given(
-            prediction=send(batch.prediction),
-            target=send(_or(batch.target, NO_NUMBER)),
-            label=send(_or(batch.label, NO_LABEL)),
-            weight=send(_or(batch.weight, NO_NUMBER)),
-            bytes=send(_or(batch.bytes, NO_NUMBER)),
-            code=send(batch.code),
-            flags=send(flags),
-            at_target=send(at_target),
-        )
+            prediction=batch.prediction, target=_or(batch.target, NO_NUMBER), label=_or(batch.label, NO_LABEL),
+            weight=_or(batch.weight, NO_NUMBER), bytes=_or(batch.bytes, NO_NUMBER), code=batch.code, flags=flags,
+            at_target=at_target,
+        )  # fmt: skip
+        given = Given(*(device.machine.to_device(each) for each in given))
         how = settings(
             self.task, self.options, NAMES[batch.prediction.dtype],
             "float64" if batch.target is None else NAMES[batch.target.dtype],
         )  # fmt: skip
         device.add(given, how.stored, how.stored_q, how.loss, self._values(n) if len(self._kept) else None)
+        if batch.resident:
+            return
         for mine, theirs in ((batch.code, given.code), (flags, given.flags), (at_target, given.at_target)):
             mine[...] = device.machine.to_host(theirs)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from streamloss.errors import UsageError
 from streamloss.options import Options, Task
 from streamloss.running.measure import Accumulator
+
+if TYPE_CHECKING:
+    from streamloss.running.device import OnDevice
 
 Device = Literal["auto", "cpu", "cuda"]
 Chosen = Literal["cpu", "cuda"]
@@ -47,6 +50,23 @@ def accumulator(device: Chosen, task: Task, options: Options, threads: int) -> A
     """What batches are added to."""
     if device == "cpu":
         return Accumulator(task, options, threads)
+    return _on_device(task, options, threads)
+
+
+def moved(known: Accumulator | None, task: Task, options: Options, threads: int) -> OnDevice:
+    """What batches of arrays on a device are added to, with all that was added to another before.
+
+    Raises `UsageError` where no device can be used.
+    """
+    if (why := _why_not()) is not None:
+        raise UsageError(f"arrays on a CUDA device, and it cannot be used: {why}")
+    found = _on_device(task, options, threads)
+    if known is not None:
+        found.absorb(known)
+    return found
+
+
+def _on_device(task: Task, options: Options, threads: int) -> OnDevice:
     from streamloss.kernels.cuda.machine import Cuda
     from streamloss.running.device import OnDevice
 

@@ -54,7 +54,7 @@ class Accumulator:
         self._shares: list[Accumulator] = []
         self._gone: dict[str, NDArray[np.int64]] = {}
 
-    def _another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
+    def another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
         """One of the same kind, for the same task."""
         return Accumulator(self.task, self.options, threads, arrays)
 
@@ -87,7 +87,7 @@ class Accumulator:
         this one for anything.
         """
         parts = ({name: array[t : t + 1] for name, array in self.arrays.items()} for t in range(self.threads))
-        self._shares = [self._another(1, arrays) for arrays in parts]
+        self._shares = [self.another(1, arrays) for arrays in parts]
         return self._shares
 
     def settle(self) -> None:
@@ -124,10 +124,10 @@ class Accumulator:
         if self._own:
             self._add_sliced(batch)
             return
-        extremes = self.arrays["extremes"].copy()
+        extremes = self._extremes()
         at_target = self._fold(batch)
         try:
-            check_rules(batch, at_target, self.options)
+            self._check(batch, at_target)
         except DataError:
             self._take_back(batch, extremes)
             raise
@@ -196,6 +196,14 @@ class Accumulator:
             piece = batch.rows(start, start + step)
             check_rules(piece, self._fold(piece), self.options)
 
+    def _extremes(self) -> NDArray[np.int64]:
+        """The least and the greatest so far."""
+        return self.arrays["extremes"].copy()
+
+    def _check(self, batch: Batch, at_target: NDArray[np.uint8]) -> None:
+        """Raises the error of the first bad row of a batch that has just been added."""
+        check_rules(batch, at_target, self.options)
+
     def _fold(self, batch: Batch) -> NDArray[np.uint8]:
         """Adds the rows whose code is USED; returns whose rule a bad row breaks, the prediction's (0) or the target's (1)."""
         n = len(batch)
@@ -223,7 +231,7 @@ class Accumulator:
 
     def _take_back(self, batch: Batch, extremes: NDArray[np.int64]) -> None:
         """Subtracts a batch that has just been added. Sums are exact, so what is left is what was there before."""
-        again = self._another(self.threads)
+        again = self.another(self.threads)
         again._fold(batch)
         again.settle()
         self.settle()

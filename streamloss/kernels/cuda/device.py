@@ -6,23 +6,26 @@ finds them and those that add them up. Sums come back when somebody asks for the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamloss.digits import CLASS_WEIGHT, RELIABILITY_WEIGHT
 from streamloss.ieee.bits import LANES
 from streamloss.kernels import limbs
 from streamloss.kernels.bins import drain_tally
-from streamloss.kernels.cuda import fold
+from streamloss.kernels.cuda import columns, fold
 from streamloss.kernels.cuda import rows as values
 from streamloss.kernels.fold import Rows, Sums
 from streamloss.kernels.panel import SMALL, Loss, Stored
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
 
 STRETCH = 1 << 17  # rows whose values stay in the cache: a few of them, 8 bytes each
-_BLOCKS = 4096  # of a launch at most: enough for any device, few enough that each has several rows
+MOST_BLOCKS = 4096  # of a launch at most: enough for any device, few enough that each has several rows
+MOST_ROWS = 1 << 30  # that the registers of threads may be emptied of, before what they are emptied into is
 _LEAST = 256  # rows of a thread of the fold at most, of MOST_ROWS that it may have
 
 
@@ -34,6 +37,12 @@ class Machine(Protocol):
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """An array of the device's memory."""
+
+    def adopt(self, array: Any) -> Any:
+        """An array that lies in the device's memory and says so by `__cuda_array_interface__`, where it lies."""
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array in the device's memory; it holds anything."""
 
     def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
         """Runs a kernel in blocks of one warp, after what was launched before."""
@@ -52,8 +61,9 @@ class Given(NamedTuple):
     at_target: Any
 
 
-def _nothing(dtype: Any) -> NDArray[Any]:
-    return np.zeros(0, dtype=dtype)
+def _warps(n: int) -> int:
+    """Blocks that n things are shared out to, one a thread."""
+    return max(1, min(MOST_BLOCKS, -(-n // LANES)))
 
 
 class Device:
@@ -88,6 +98,7 @@ class Device:
         self._sums = self._sent()
         self._out = send(np.empty((len(self._slots), STRETCH)))
         self._rooms: dict[str, Any] = {}
+        self._rows_since_drain = 0
 
     def _sent(self) -> Sums:
         return Sums(*(self.machine.to_device(each.copy()) if isinstance(each, np.ndarray) else each for each in self._empty))
@@ -95,6 +106,7 @@ class Device:
     def add(self, given: Given, stored: Stored, stored_q: Stored | None, loss: Loss, out: NDArray[np.float64] | None) -> None:
         """Adds rows whose code is USED. code, flags and at_target are written to, and out (S, n) gets the wanted values."""
         n = given.prediction.shape[0]
+        self._rows_since_drain += n
         for start in range(0, n, STRETCH):
             stop = min(start + STRETCH, n)
             piece = Given(*(each[start:stop] if each.shape[0] else each for each in given))
@@ -107,14 +119,14 @@ class Device:
     def _rows(self, piece: Given, n: int) -> Rows:
         step = LANES
         if self._family in ("categorical", "pair") and piece.prediction.shape[1] > SMALL:
-            step = max(1, min(LANES, n // _BLOCKS))  # long rows: as many warps as there can be
+            step = max(1, min(LANES, n // MOST_BLOCKS))  # long rows: as many warps as there can be
         return Rows(
             cursor=0, step=np.int64(step), code=piece.code, flags=piece.flags, at_target=piece.at_target, label=piece.label,
             weight=piece.weight, bytes=piece.bytes, gap=self._gap, kept=self._kept, out=self._out,
         )  # fmt: skip
 
     def _find(self, piece: Given, rows: Rows, stored: Stored, stored_q: Stored | None, loss: Loss, n: int) -> None:
-        blocks = min(-(-n // int(rows.step)), _BLOCKS)
+        blocks = min(-(-n // int(rows.step)), MOST_BLOCKS)
         arguments: tuple[Any, ...] = (piece.prediction, rows, stored, loss)
         if self._family in ("categorical", "pair"):
             k = piece.prediction.shape[1]
@@ -128,17 +140,31 @@ class Device:
                 arguments += (self._room("p", panel, piece.prediction.dtype),)
         self.machine.launch(getattr(values, self._family), (blocks, 1), arguments)
 
+    def marks(self, n: int) -> tuple[Any, Any]:
+        """Flags and at_target (n,) of rows that have none yet; the next call gives the same memory."""
+        flags, at_target = (self._room(name, (n,), np.dtype(np.uint8))[:n] for name in ("flags", "at_target"))
+        self.machine.launch(columns.clear, (_warps(n), 1), (flags, at_target))
+        return flags, at_target
+
+    def first_broken(self, code: Any) -> int | None:
+        """The first row of code (n,), on the device, that breaks a rule."""
+        n = code.shape[0]
+        found = self.machine.to_device(np.full(1, n))
+        self.machine.launch(columns.find_broken, (_warps(n), 1), (code, found))
+        row = int(self.machine.to_host(found)[0])
+        return row if row < n else None
+
     def _room(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """Memory that blocks work in; it is the same from launch to launch, as long as there is enough of it."""
         known = self._rooms.get(name)
         if known is None or known.shape[0] < shape[0] or known.shape[1:] != shape[1:]:
-            self._rooms[name] = self.machine.to_device(np.zeros(shape, dtype=dtype))
+            self._rooms[name] = self.machine.room(shape, dtype)
         return self._rooms[name]
 
     def _fold(self, rows: Rows, n: np.int64) -> None:
         """Adds the values of n rows."""
         launch, quantities = self.machine.launch, len(self._home.slots)
-        blocks = max(1, min(_BLOCKS, -(-int(n) // LANES)))
+        blocks = max(1, min(MOST_BLOCKS, -(-int(n) // LANES)))
         blocks = max(-(-int(n) // (LANES * _LEAST)), min(blocks, 512))
         if quantities and rows.weight.shape[0]:
             launch(fold.add_weighted_moments, (blocks, quantities), (rows, n, self._at, self._sums))
@@ -149,6 +175,30 @@ class Device:
         rest = (rows, n, self._score, self._outcome, self._loss, self._bytes, self._sums)
         launch(fold.add_rest, (blocks, 1), rest)
 
+    def widen(self, extremes: NDArray[np.int64]) -> None:
+        """Has extremes (threads, M, 2) take in those that are still on the device."""
+        found = self.machine.to_host(self._sums.extremes)
+        np.minimum(extremes[..., 0], found[..., 0], out=extremes[..., 0])
+        np.maximum(extremes[..., 1], found[..., 1], out=extremes[..., 1])
+
+    def carry(self) -> None:
+        """Makes digits canonical where they are, so that the next rows cannot overflow them."""
+        if self._rows_since_drain >= MOST_ROWS:
+            self.drain()
+            return
+        sums, launch = self._sums, self.machine.launch
+        if sums.tally.shape[1]:
+            launch(fold.carry_tally, (_warps(sums.reliability.shape[1]), 1), (sums.tally[0], sums.reliability[0]))
+        for limbs_ in (sums.moments, sums.weight, sums.infinite_weight, sums.cross):
+            if count := math.prod(limbs_.shape[:-1]):
+                launch(fold.carry_limbs, (_warps(count), 1), (limbs_.reshape(count, limbs_.shape[-1]),))
+        weighted = sums.weight.shape[1] > 0
+        begin = {"classes": CLASS_WEIGHT, "reliability": RELIABILITY_WEIGHT} | ({"histogram": 0} if weighted else {})
+        for name, at in begin.items():
+            digits = getattr(sums, name)
+            if count := math.prod(digits.shape[:-1]):
+                launch(fold.carry_fixed, (_warps(count), 1), (digits.reshape(count, digits.shape[-1]), np.int64(at)))
+
     def drain(self) -> None:
         """Moves all that was added into the sums of the host."""
         home, host = self._home, self.machine.to_host
@@ -156,9 +206,7 @@ class Device:
             if name in ("hard", "slots", "indicator", "spread", "by_class", "counts"):
                 continue
             if name == "extremes":
-                found = host(theirs)
-                np.minimum(mine[..., 0], found[..., 0], out=mine[..., 0])
-                np.maximum(mine[..., 1], found[..., 1], out=mine[..., 1])
+                self.widen(mine)
             elif mine.size:
                 mine += host(theirs)
         if home.tally.size:
@@ -170,3 +218,4 @@ class Device:
                 limbs.add_int(moments[which], np.int64(high), np.int64(unit + 32))
         self._parts = self.machine.to_device(np.zeros((len(home.slots), fold.PARTS, 2), dtype=np.int64))
         self._sums = self._sent()
+        self._rows_since_drain = 0

@@ -15,12 +15,16 @@ from numba import cuda
 from streamloss.digits import (
     CLASS_SUMS,
     CLASS_WEIGHT,
+    FIXED_BITS,
     FIXED_DIGITS,
     HIGHEST,
     LEDGER_BEYOND,
     LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
+    LIMB_BITS,
     LOWEST,
+    RELIABILITY_OUTCOME,
+    RELIABILITY_SCORE,
 )
 from streamloss.errors import USED
 from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, to_bits
@@ -29,6 +33,7 @@ from streamloss.kernels.atoms import add_at
 from streamloss.kernels.bins import (
     FIXED_FROM,
     FIXED_TO,
+    TALLY_SHIFT,
     add_fixed,
     add_judged,
     add_of_class,
@@ -56,6 +61,7 @@ UNITS_SQUARE = (-45, -96, -147, -29, -80, -131, -182)
 PARTS = len(UNITS_X) + len(UNITS_SQUARE)
 MOST_ROWS = 1 << 11  # of a thread: so many addends below 2^51 fit its registers twice over
 _FAST_LOW, _FAST_HIGH = (1023 - 39) << 52, (1023 + 11) << 52  # the bits of 2^-39 and 2^11, between which are `wide_parts`
+FIXED_MASK, TALLY_MASK = (1 << FIXED_BITS) - 1, (1 << TALLY_SHIFT) - 1
 _INFINITE = 0x7FF0000000000000
 
 
@@ -167,6 +173,50 @@ def add_places(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
                 if by_class >= 0:
                     own = np.int64(rows.label[i])
                     add_of_class(v, w, weighted, by_class == 0, sums.classes[0, own], digits)
+        first += every
+
+
+def carry_limbs(limbs: Any) -> None:
+    """Makes every row of limbs (n, digits) canonical."""
+    n, every = np.int64(limbs.shape[0]), np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
+            for digit in range(limbs.shape[1] - 1):
+                limbs[i, digit + 1] += limbs[i, digit] >> np.int64(LIMB_BITS)
+                limbs[i, digit] &= np.int64(MASK32)
+        first += every
+
+
+def carry_fixed(digits: Any, begin: Any) -> None:
+    """The same of Fixed digits, in records (n, …) from column `begin` on."""
+    n, every = np.int64(digits.shape[0]), np.int64(cuda.gridDim.x) * LANES
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < n:
+        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
+            for place in range(digits.shape[1] - 1, begin, -1):
+                if (place - begin) % FIXED_DIGITS > 0:
+                    digits[i, place - 1] += digits[i, place] >> np.int64(FIXED_BITS)
+                    digits[i, place] &= np.int64(FIXED_MASK)
+        first += every
+
+
+def carry_tally(tally: Any, reliability: Any) -> None:
+    """Moves what the tally has gathered into the records of the bins (bins, …), as `bins.drain_tally` does."""
+    bins, every = np.int64(reliability.shape[0]), np.int64(cuda.gridDim.x) * LANES
+    unit = np.int64(1048576) // bins
+    first = np.int64(cuda.blockIdx.x) * LANES
+    while first < bins:
+        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), bins - first))):
+            for outcome in range(2):
+                packed, low = tally[2 * i + outcome, 0], tally[2 * i + outcome, 1]
+                rows = packed & np.int64(TALLY_MASK)
+                reliability[i, 0] += rows
+                reliability[i, RELIABILITY_SCORE + 1] += (packed >> np.int64(TALLY_SHIFT)) + rows * unit * i
+                reliability[i, RELIABILITY_SCORE + 2] += low
+                reliability[i, RELIABILITY_OUTCOME + 1] += outcome * (rows << np.int64(20))
+                tally[2 * i + outcome, 0] = 0
+                tally[2 * i + outcome, 1] = 0
         first += every
 
 

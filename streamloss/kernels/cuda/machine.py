@@ -26,7 +26,7 @@ class Cuda:
 
     def to_device(self, array: NDArray[Any]) -> Any:
         """The array in the device's memory; one that is there already as it is."""
-        if cuda.is_cuda_array(array):
+        if getattr(array, "__cuda_ndarray__", False):
             return array
         return cuda.to_device(np.ascontiguousarray(array), stream=self._stream)
 
@@ -35,6 +35,14 @@ class Cuda:
         found: NDArray[Any] = array.copy_to_host(stream=self._stream)
         self._stream.synchronize()
         return found
+
+    def adopt(self, array: Any) -> Any:
+        """An array that lies in the device's memory and says so by `__cuda_array_interface__`, where it lies."""
+        return cuda.as_cuda_array(array)
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array in the device's memory; it holds anything."""
+        return cuda.device_array(shape, dtype=dtype, stream=self._stream)
 
     def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
         """Runs a kernel in blocks of one warp, after what was launched before."""

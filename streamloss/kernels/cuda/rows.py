@@ -92,8 +92,11 @@ def categorical(x: Any, rows: Rows, stored: Stored, loss: Loss, panels: Any) -> 
     panels (blocks, K, 32), of the type of x, is room for more than FEW classes and up to SMALL; else it has no blocks.
     """
     work = cuda.shared.array((TWO_CHUNKS, LANES), np.float64)  # d and exp d, and when these are done with the rows' values
-    side, figures = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((FIGURES, LANES), np.float64)
-    sums, found = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array(2, np.float64)
+    # The simulator tells shared arrays apart by their lines.
+    side = cuda.shared.array((SIDE, LANES), np.float64)
+    figures = cuda.shared.array((FIGURES, LANES), np.float64)
+    sums = cuda.shared.array((SIDE, LANES), np.float64)
+    found = cuda.shared.array(2, np.float64)
     d, e, tile = work[:CHUNK], work[CHUNK:], work[:SLOTS]
     if panels.shape[0] > 0:
         room = of_classes.Room(panels[cuda.blockIdx.x], side, figures, sums, found, d, e)
@@ -126,10 +129,14 @@ def pair(
     work = cuda.shared.array(
         (FOUR_CHUNKS, LANES), np.float64
     )  # ln p and p of both sides, and when they are done with the rows'
-    side_q, side_p = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((SIDE, LANES), np.float64)
-    sums_q, sums_p = cuda.shared.array((SIDE, LANES), np.float64), cuda.shared.array((SIDE, LANES), np.float64)
-    found_q, found_p = cuda.shared.array(2, np.float64), cuda.shared.array(2, np.float64)
-    by_lane, by_row = cuda.shared.array((SUMS, LANES), np.float64), cuda.shared.array((SUMS, LANES), np.float64)
+    side_q = cuda.shared.array((SIDE, LANES), np.float64)
+    side_p = cuda.shared.array((SIDE, LANES), np.float64)
+    sums_q = cuda.shared.array((SIDE, LANES), np.float64)
+    sums_p = cuda.shared.array((SIDE, LANES), np.float64)
+    found_q = cuda.shared.array(2, np.float64)
+    found_p = cuda.shared.array(2, np.float64)
+    by_lane = cuda.shared.array((SUMS, LANES), np.float64)
+    by_row = cuda.shared.array((SUMS, LANES), np.float64)
     own = cuda.shared.array((6, LANES), np.float64)
     logs_q, chances_q, logs_p, chances_p = work[:CHUNK], work[CHUNK : 2 * CHUNK], work[2 * CHUNK : 3 * CHUNK], work[3 * CHUNK :]
     tile = work[:SLOTS]
