@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -14,11 +15,13 @@ from typing import Any
 import numba
 import numba.cuda
 import numba.cuda.dispatcher
+import numba_cuda
 import numpy as np
 import ptx
 from cuda.pathfinder import find_nvidia_binary_utility
 from numba.cuda.cudadrv import nvvm
 
+from streamloss import jit
 from streamloss.kernels.cuda.machine import Cuda
 
 CAPABILITY = (9, 0)
@@ -31,6 +34,22 @@ def compiled(kernel: Any, arguments: tuple[Any, ...], capability: tuple[int, int
 
 @cache
 def _compiled(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) -> str:
+    """From disk where the same sources were compiled before, as the CPU's kernels are."""
+    folder = jit.cache_dir() if kernel.__module__.startswith("streamloss.") else None
+    if folder is None:
+        return _made(kernel, kinds, capability)
+    what = f"{kernel.__qualname__} {kinds} {capability} {numba_cuda.__version__} {jit.sources()}"
+    path = Path(folder) / f"{kernel.__name__}.{hashlib.sha256(what.encode()).hexdigest()[:24]}.ptx"
+    if not path.exists():
+        text = _made(kernel, kinds, capability)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    return path.read_text()
+
+
+def _made(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) -> str:
     # What a kernel calls is compiled for the device of this machine: say that there is one.
     numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
     written: list[str] = []

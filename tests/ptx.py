@@ -12,6 +12,7 @@ import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class Kernel:
     parameters: list[tuple[str, Any]]
 
 
+@cache
 def parse(text: str) -> Kernel:
     """The one entry of a module."""
     shared, size = {}, 0
@@ -115,21 +117,20 @@ class Grid:
         self.block = self.thread // threads
         self.registers = {name: np.zeros(n, dtype=kind) for name, kind in kernel.registers.items()}
         self.shared = np.full((self.blocks, -(-kernel.shared_bytes // 8) * 8), 0xA5, dtype=np.uint8)
-        self.memory = np.zeros(0, dtype=np.uint8)
+        self.size = 0
         self.arrays: list[tuple[Array, int]] = []
-        self.valid = np.zeros(0, dtype=bool)
+        self.copies: list[tuple[int, int, int]] = []
         self.parameters: dict[str, Any] = {}
         self.executed = 0
         self.mask: Array | None = None
-        self.steps = [self._compiled(i) for i in kernel.instructions]
+        self.steps: dict[int, Callable[[], None]] = {}  # of the instructions that were reached
 
     # ---- launching
 
     def run(self, arguments: Sequence[Any]) -> None:
         """Runs it: arrays are flattened as Numba's kernels take them, and hold afterwards what was written to them."""
-        flat: list[Any] = []
-        for value in arguments:
-            flat += self._flattened(value)
+        flat = [one for value in arguments for one in self._flattened(value)]
+        self._fill()
         if len(flat) != len(self.kernel.parameters):
             raise ValueError(f"{len(flat)} values for {len(self.kernel.parameters)} parameters")
         for (name, kind), value in zip(self.kernel.parameters, flat, strict=True):
@@ -150,19 +151,20 @@ class Grid:
         if not isinstance(value, np.ndarray):
             return [value]
         low, high = np.lib.array_utils.byte_bounds(value) if value.size else (value.ctypes.data, value.ctypes.data)
-        at = -(-len(self.memory) // 256) * 256 + 256
-        room, valid = np.zeros(at + high - low, dtype=np.uint8), np.zeros(at + high - low, dtype=bool)
-        room[: len(self.memory)], valid[: len(self.valid)] = self.memory, self.valid
-        room[at:], valid[at:] = np.frombuffer((ctypes.c_uint8 * (high - low)).from_address(low), np.uint8), True
-        self.memory, self.valid = room, valid
-        at += value.ctypes.data - low
+        at = self.size + 256 + value.ctypes.data - low
         self.arrays.append((value, at))
+        self.copies.append((low, high - low, self.size + 256))
+        self.size = -(-(self.size + 256 + high - low) // 256) * 256
         return [0, 0, value.size, value.itemsize, self.BASE + at, *value.shape, *value.strides]
 
+    def _fill(self) -> None:
+        """Copies the arrays into memory, with nothing between them that anybody may touch."""
+        self.memory, self.valid = np.zeros(self.size, dtype=np.uint8), np.zeros(self.size, dtype=bool)
+        for low, count, at in self.copies:
+            self.memory[at : at + count] = np.frombuffer((ctypes.c_uint8 * count).from_address(low), np.uint8)
+            self.valid[at : at + count] = True
+
     def _go(self) -> None:
-        padded = np.zeros(-(-len(self.memory) // 8) * 8, dtype=np.uint8)
-        padded[: len(self.memory)] = self.memory
-        self.memory = padded
         code = self.kernel.instructions
         end = len(code)
         pc = np.zeros(self.n, dtype=np.int64)
@@ -188,7 +190,10 @@ class Grid:
                     break
                 if self._waits(instruction):
                     self._meet(mask, at, pc)
-                self.steps[at]()
+                step = self.steps.get(at)
+                if step is None:
+                    step = self.steps[at] = self._compiled(instruction)
+                step()
                 at += 1
                 if at in self._targets or at >= end:
                     pc[mask] = at
@@ -532,22 +537,28 @@ class Grid:
     def _atomic(self, op: list[str], o: list[str], result: str | None) -> Callable[[], None]:
         space, how, kind = (op[-3] if op[-3] == "shared" else "global"), op[-2], _dtype(op[-1])
         place, source = self._place(o[0]), self._source(o[1], kind)
-        do = {"add": np.add, "min": np.minimum, "max": np.maximum, "or": np.bitwise_or}[how]
+        swap = self._source(o[2], kind) if how == "cas" else None
+        do = {"add": np.add, "min": np.minimum, "max": np.maximum, "or": np.bitwise_or, "cas": None}[how]
         write = None if result is None else self._target(result)
 
         def step() -> None:
             who = self.thread if self.mask is None else self.thread[self.mask]
             memory, at = self._reach(space, place()[who], kind, who)
             values = np.broadcast_to(source(), self.n)[who]
-            if write is None:
+            if write is None and do is not None:
                 do.at(memory, at, values)
                 return
+            new = None if swap is None else np.broadcast_to(swap(), self.n)[who]
             old = np.zeros(self.n, dtype=kind)
             for i, thread in enumerate(who):
                 one = tuple(a[i] for a in at) if isinstance(at, tuple) else at[i]
                 old[thread] = memory[one]
-                memory[one] = do(memory[one], values[i])
-            write(old)
+                if do is not None:
+                    memory[one] = do(memory[one], values[i])
+                elif memory[one] == values[i]:
+                    memory[one] = new[i]  # type: ignore[index]
+            if write is not None:
+                write(old)
 
         return step
 

@@ -192,10 +192,12 @@ def weight_fits(w: float) -> Any:
 
 
 @scalar
-def value_fits(x: float) -> Any:
-    """Whether what a weight that fits makes of a value stays in the windows of weighted sums."""
+def goes_far(x: float, w: float, weighted: bool) -> Any:
+    """Whether a finite value, or what a weight makes of it, needs whole limbs; `add_moments` and 0 do not."""
     e = exponent_of(x)
-    return (e >= -64) & (e <= 20)
+    if weighted:
+        return (x != 0.0) & ~(weight_fits(w) & (e >= -64) & (e <= 20))
+    return is_odd(x) & ((e < -43) | (e > 40))
 
 
 @part
@@ -222,11 +224,10 @@ def add_odd(v: Any, m: int, groups: Groups, g: Any, q: Any) -> None:
         if abs(x) == INF:
             groups.infinite[g, q] += 1
         elif is_odd(x):
-            e = exponent_of(x)
-            if (e >= -43) & (e <= 40):
-                add_squared(x, groups.moments[g, q], groups.shift)
-            else:
+            if goes_far(x, 1.0, False):
                 add_squared(x, groups.wide[far_row(groups, g, q)], np.int64(0))
+            else:
+                add_squared(x, groups.moments[g, q], groups.shift)
 
 
 @part
@@ -268,10 +269,10 @@ def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q
             else:
                 add_weight(groups.wide[far_row(groups, g, count + q)], w[j], np.int64(0))
         elif v[j] != 0.0:
-            if fits and value_fits(v[j]):
-                add_weighted(v[j], w[j], groups.moments[g, q], groups.shift)
-            else:
+            if goes_far(v[j], w[j], True):
                 add_weighted(v[j], w[j], groups.wide[far_row(groups, g, q)], np.int64(0))
+            else:
+                add_weighted(v[j], w[j], groups.moments[g, q], groups.shift)
     low, high, _, _ = value_range(v, m)
     add_range(low, high, groups.extremes[g, q])
     if spread >= 0:
@@ -396,8 +397,8 @@ def kept_slots(plan: Plan) -> NDArray[np.int64]:
     return np.array(sorted(slots | {SCORE, OUTCOME}), dtype=np.int64)
 
 
-def _groups(slices: Slices) -> Groups:
-    """The accumulators as the kernel takes them; they may be others after every `make_room`."""
+def sums_of_groups(slices: Slices) -> Groups:
+    """The accumulators as the kernels take them; they may be others after every `make_room`."""
     task, plan = slices.task, slices.plan
     spread = {key: i for i, key in enumerate(plan.spread)}
     by_class = {key: i for i, key in enumerate(sums_by_class(task, plan))}
@@ -446,5 +447,5 @@ def add_to_groups(
     """Adds the rows `order` (n,) to the groups numbers[owners]; those of one stand together. From one thread at a time."""
     slices.make_room(rows=len(order))
     done = 0
-    while (done := fold_groups(columns, order, owners, numbers, done, _groups(slices))) < len(order):
+    while (done := fold_groups(columns, order, owners, numbers, done, sums_of_groups(slices))) < len(order):
         slices.make_room(wide=slices.far.shape[1] + 1, pages=(TILE + 1) * (len(slices.plan.moments) + 1))

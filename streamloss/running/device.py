@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.kernels.cuda.device import Device, Given, Machine
+from streamloss.kernels.cuda.device import STRETCH, Device, Given, Machine
+from streamloss.kernels.cuda.groups import GroupsThere
 from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, settings
 from streamloss.options import Options, Task
 from streamloss.quantities import ENTROPY_GAP
 from streamloss.reading.batch import NAMES, Batch
 from streamloss.reading.resident import Columns
 from streamloss.reading.roles import Plan
+from streamloss.running.grouping import grouped_by
 from streamloss.running.measure import Accumulator
 from streamloss.running.resident import Taker, refuse_what_stays
 from streamloss.running.rows import refusal
@@ -35,6 +37,7 @@ class OnDevice(Accumulator):
     ) -> None:
         super().__init__(task, options, threads, arrays)
         self._machine = machine
+        self._groups: list[GroupsThere] = []
 
     def another(self, threads: int, arrays: dict[str, NDArray[np.int64]] | None = None) -> Accumulator:
         return OnDevice(self.task, self.options, threads, arrays, machine=self._machine)
@@ -52,11 +55,41 @@ class OnDevice(Accumulator):
     def settle(self) -> None:
         if "_device" in vars(self):
             self._device.drain()
+        for each in (self, *self._shares):
+            if isinstance(each, OnDevice):
+                each._fetch()
         super().settle()
+
+    def _fetch(self) -> None:
+        """Has `slices` hold what was added to them."""
+        groups, self._groups = self._groups, []
+        for each in groups:
+            each.fetch()
 
     def _carry(self) -> None:
         self._device.carry()
+        self._fetch()
         super()._carry()
+
+    @property
+    def _stays(self) -> bool:
+        """Whether all that is made of rows' values is made on the device."""
+        return not self.options.sweep and self._beside is None and not self.plan.mean_probabilities
+
+    def _add_sliced(self, batch: Batch) -> None:
+        if not self._stays:
+            super()._add_sliced(batch)
+            return
+        own = self.slices[: self._own]
+        if not self._groups:
+            self._groups = [self._device.groups(slices) for slices in own]
+        grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in own]
+        numbers = [groups.numbers(keys) for groups, (_, keys) in zip(self._groups, grouped, strict=True)]
+        for start in range(0, len(batch), STRETCH):
+            piece = batch.rows(start, start + STRETCH)
+            self._check(piece, self._fold(piece))
+            for groups, (ids, _), number in zip(self._groups, grouped, numbers, strict=True):
+                self._device.add_groups(groups, ids[start : start + STRETCH], number)
 
     def _extremes(self) -> NDArray[np.int64]:
         found = super()._extremes()
@@ -89,7 +122,8 @@ class OnDevice(Accumulator):
             self.task, self.options, NAMES[batch.prediction.dtype],
             "float64" if batch.target is None else NAMES[batch.target.dtype],
         )  # fmt: skip
-        device.add(given, how.stored, how.stored_q, how.loss, self._values(n) if len(self._kept) else None)
+        out = None if self._stays else self._values(n)
+        device.add(given, how.stored, how.stored_q, how.loss, out if len(self._kept) else None)
         if batch.resident:
             return
         for mine, theirs in ((batch.code, given.code), (flags, given.flags), (at_target, given.at_target)):

@@ -95,7 +95,8 @@ class Taker:
         column = column_of(self._columns.on_host, self._plan, role, name, path=None)
         if column.null is not None or column.wrong is not None:
             raise DataError("a null or a ragged row beside arrays on a device", place=Place(None, column=name))
-        return self._machine.to_device(column.values), ""
+        values = column.values.astype(np.int64) if role == "mask" else column.values
+        return self._machine.to_device(values), ""
 
     def _stored(self, role: str, array: Resident) -> Resident:
         """With the type that the plan reads a prediction's bits as."""
@@ -133,9 +134,7 @@ class Taker:
 
     def _wholes(self, role: str) -> Any:
         array, dtype = self._given(role, self._plan.columns[role][0])
-        if dtype:
-            return self._integers(array, dtype)
-        return self._machine.to_device(self._machine.to_host(array).astype(np.int64))
+        return self._integers(array, dtype) if dtype else array
 
     def _floats(self, array: Any) -> Any:
         return self._contiguous(array) if array.dtype == np.float64 else self._converted(taking.floats, np.float64, array)

@@ -13,20 +13,25 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.digits import CLASS_WEIGHT, RELIABILITY_WEIGHT
+from streamloss.digits import CLASS_WEIGHT, HIGHEST, LOWEST, RELIABILITY_WEIGHT
 from streamloss.ieee.bits import LANES
 from streamloss.kernels import limbs
 from streamloss.kernels.bins import drain_tally
 from streamloss.kernels.cuda import columns, fold
 from streamloss.kernels.cuda import rows as values
+from streamloss.kernels.cuda.groups import GroupsThere, pieces_of
 from streamloss.kernels.fold import Rows, Sums
 from streamloss.kernels.panel import SMALL, Loss, Stored
-from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE
+from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
+from streamloss.slicing import Slices
 
 STRETCH = 1 << 17  # rows whose values stay in the cache: a few of them, 8 bytes each
 MOST_BLOCKS = 4096  # of a launch at most: enough for any device, few enough that each has several rows
 MOST_ROWS = 1 << 30  # that the registers of threads may be emptied of, before what they are emptied into is
 _LEAST = 256  # rows of a thread of the fold at most, of MOST_ROWS that it may have
+
+
+_LAID_OUT = ("hard", "slots", "indicator", "spread", "by_class")  # what sums say of themselves
 
 
 class Machine(Protocol):
@@ -91,14 +96,16 @@ class Device:
         self._kept = send(np.array(self._slots, dtype=np.int64))
         self._wanted = len(wanted)
         self._parts = send(np.zeros((len(sums.slots), fold.PARTS, 2), dtype=np.int64))
-        # Counts of 32 bits are for the caches of a CPU.
-        self._empty = Sums(*(each.copy() if isinstance(each, np.ndarray) else each for each in sums))._replace(
-            counts=np.zeros((1, 0, 0), dtype=np.int32)
-        )
+        same = {name: getattr(sums, name) for name in _LAID_OUT}
+        empty = {name: np.zeros_like(each) for name, each in sums._asdict().items() if name not in _LAID_OUT}
+        empty["extremes"][...] = HIGHEST, LOWEST
+        empty["counts"] = np.zeros((1, 0, 0), dtype=np.int32)  # 32 bits are for the caches of a CPU
+        self._empty = Sums(**same, **empty)
         self._sums = self._sent()
         self._out = send(np.empty((len(self._slots), STRETCH)))
         self._rooms: dict[str, Any] = {}
         self._rows_since_drain = 0
+        self._last: Rows | None = None
 
     def _sent(self) -> Sums:
         return Sums(*(self.machine.to_device(each.copy()) if isinstance(each, np.ndarray) else each for each in self._empty))
@@ -113,6 +120,7 @@ class Device:
             rows = self._rows(piece, stop - start)
             self._find(piece, rows, stored, stored_q, loss, stop - start)
             self._fold(rows, np.int64(stop - start))
+            self._last = rows
             if out is not None:
                 out[:, start:stop] = self.machine.to_host(self._out)[: self._wanted, : stop - start]
 
@@ -139,6 +147,17 @@ class Device:
             else:
                 arguments += (self._room("p", panel, piece.prediction.dtype),)
         self.machine.launch(getattr(values, self._family), (blocks, 1), arguments)
+
+    def groups(self, slices: Slices) -> GroupsThere:
+        """The groups of rows that this device has the values of, to be given to `add_groups`."""
+        place = np.zeros(SLOTS, dtype=np.int64)
+        place[self._slots] = np.arange(len(self._slots))
+        return GroupsThere(self.machine, slices, place)
+
+    def add_groups(self, groups: GroupsThere, ids: NDArray[np.int32], numbers: NDArray[np.int32]) -> None:
+        """Adds the rows of the last `add`, STRETCH at most, to the groups numbers[ids]."""
+        assert self._last is not None
+        groups.add(self._last, pieces_of(ids, numbers))
 
     def marks(self, n: int) -> tuple[Any, Any]:
         """Flags and at_target (n,) of rows that have none yet; the next call gives the same memory."""
@@ -203,7 +222,7 @@ class Device:
         """Moves all that was added into the sums of the host."""
         home, host = self._home, self.machine.to_host
         for name, mine, theirs in zip(Sums._fields, home, self._sums, strict=True):
-            if name in ("hard", "slots", "indicator", "spread", "by_class", "counts"):
+            if name in _LAID_OUT or name == "counts":
                 continue
             if name == "extremes":
                 self.widen(mine)
@@ -211,9 +230,8 @@ class Device:
                 mine += host(theirs)
         if home.tally.size:
             drain_tally(home.tally, home.reliability)
-        units = [(0, unit) for unit in fold.UNITS_X] + [(1, unit) for unit in fold.UNITS_SQUARE]
         for moments, parts in zip(home.moments[0][: len(home.slots)], host(self._parts).tolist(), strict=True):
-            for (which, unit), (low, high) in zip(units, parts, strict=True):
+            for (which, unit), (low, high) in zip(fold.UNITS, parts, strict=True):
                 limbs.add_int(moments[which], np.int64(low), np.int64(unit))
                 limbs.add_int(moments[which], np.int64(high), np.int64(unit + 32))
         self._parts = self.machine.to_device(np.zeros((len(home.slots), fold.PARTS, 2), dtype=np.int64))

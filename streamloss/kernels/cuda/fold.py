@@ -55,11 +55,11 @@ from streamloss.kernels.moments import (
 )
 from streamloss.kernels.panel import CLIPPED, NORMALIZED
 
-# What a thread's registers add up to: units of the parts of x and of x², first those of `narrow_parts`, then of `wide_parts`.
-UNITS_X = (-48, -73, -40, -91)
-UNITS_SQUARE = (-45, -96, -147, -29, -80, -131, -182)
-PARTS = len(UNITS_X) + len(UNITS_SQUARE)
-MOST_ROWS = 1 << 11  # of a thread: so many addends below 2^51 fit its registers twice over
+# What a thread's registers add up to: parts of x (0) and of x² (1) and their units, of each first those of `narrow_parts`, then
+# those of `wide_parts`.
+UNITS = ((0, -48), (0, -73), (0, -40), (0, -91), (1, -45), (1, -96), (1, -147), (1, -29), (1, -80), (1, -131), (1, -182))
+PARTS = len(UNITS)
+NO_PARTS = (np.int64(0),) * PARTS
 _FAST_LOW, _FAST_HIGH = (1023 - 39) << 52, (1023 + 11) << 52  # the bits of 2^-39 and 2^11, between which are `wide_parts`
 FIXED_MASK, TALLY_MASK = (1 << FIXED_BITS) - 1, (1 << TALLY_SHIFT) - 1
 _INFINITE = 0x7FF0000000000000
@@ -72,6 +72,30 @@ def flush(parts: Any, i: Any, value: Any) -> None:
     add_at(parts[i], 1, value >> np.int64(32))
 
 
+@part
+def is_gathered(b: Any) -> Any:
+    """Whether `gathered` takes the value with these bits."""
+    size = b & np.int64(MAGNITUDE)
+    return np.int64(_FAST_LOW) <= size < np.int64(_FAST_HIGH)
+
+
+@part
+def gathered(v: Any, lane: Any, p: Any) -> Any:
+    """The registers p with a value's parts added; they take 2^11 rows."""
+    size = to_bits(v) & np.int64(MAGNITUDE)
+    if np.int64(NARROW_LOW) <= size < np.int64(NARROW_HIGH):
+        q0, q1, s0, s1, s2 = narrow_parts(lanes(v))
+        return (
+            p[0] + lane_of(q0, lane), p[1] + lane_of(q1, lane), p[2], p[3], p[4] + lane_of(s0, lane), p[5] + lane_of(s1, lane),
+            p[6] + lane_of(s2, lane), p[7], p[8], p[9], p[10],
+        )  # fmt: skip
+    q2, q3, s3, s4, s5, s6 = wide_parts(lanes(v))
+    return (
+        p[0], p[1], p[2] + lane_of(q2, lane), p[3] + lane_of(q3, lane), p[4], p[5], p[6], p[7] + lane_of(s3, lane),
+        p[8] + lane_of(s4, lane), p[9] + lane_of(s5, lane), p[10] + lane_of(s6, lane),
+    )  # fmt: skip
+
+
 def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
     """Moments and extremes of the first n rows, without weights; a block's second index is the quantity.
 
@@ -79,9 +103,7 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
     """
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
-    low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
-    q0: Any
-    q0 = q1 = q2 = q3 = s0 = s1 = s2 = s3 = s4 = s5 = s6 = np.int64(0)
+    low, high, infinite, mine = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0), NO_PARTS
     every = np.int64(cuda.gridDim.x) * LANES
     first = np.int64(cuda.blockIdx.x) * LANES
     while first < n:
@@ -93,21 +115,8 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
                 size = b & np.int64(MAGNITUDE)
                 key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
                 low, high = min(low, key), max(high, key)
-                if np.int64(NARROW_LOW) <= size < np.int64(NARROW_HIGH):
-                    p0, p1, b0, b1, b2 = narrow_parts(lanes(v))
-                    q0 += lane_of(p0, lane)
-                    q1 += lane_of(p1, lane)
-                    s0 += lane_of(b0, lane)
-                    s1 += lane_of(b1, lane)
-                    s2 += lane_of(b2, lane)
-                elif np.int64(_FAST_LOW) <= size < np.int64(_FAST_HIGH):
-                    p0, p1, b0, b1, b2, b3 = wide_parts(lanes(v))
-                    q2 += lane_of(p0, lane)
-                    q3 += lane_of(p1, lane)
-                    s3 += lane_of(b0, lane)
-                    s4 += lane_of(b1, lane)
-                    s5 += lane_of(b2, lane)
-                    s6 += lane_of(b3, lane)
+                if is_gathered(b):
+                    mine = gathered(v, lane, mine)
                 elif size == np.int64(_INFINITE):
                     infinite += 1
                 elif size > 0:
@@ -116,10 +125,9 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
     if low <= high:
         cuda.atomic.min(sums.extremes, (0, q, 0), low)
         cuda.atomic.max(sums.extremes, (0, q, 1), high)
-        mine = parts[q]
-        for place, value in enumerate((q0, q1, q2, q3, s0, s1, s2, s3, s4, s5, s6)):
+        for place, value in enumerate(mine):
             if value != 0:
-                flush(mine, place, value)
+                flush(parts[q], place, value)
     if infinite > 0:
         add_at(sums.infinite[0], q, infinite)
 
