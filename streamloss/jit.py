@@ -174,6 +174,10 @@ def _write(path: Path, content: bytes) -> None:
 _before: list[Callable[[], None]] = []
 
 
+class _NotKept(Exception):
+    """Compiled code cannot be kept on disk."""
+
+
 class _Kept(caching.NullCache):
     """The compiled code of a kernel on disk: a file for every signature and CPU, SHA-256 and pickle.
 
@@ -187,6 +191,16 @@ class _Kept(caching.NullCache):
     @property
     def cache_path(self) -> str | None:
         return cache_dir()
+
+    def _reduced(self, data: Any) -> Any:
+        """What is kept of compiled code. Raises `_NotKept` where it cannot be."""
+        if data.library.has_dynamic_globals:
+            raise _NotKept(f"{self._function.__qualname__} holds addresses")
+        return data._reduce()
+
+    def _rebuilt(self, target_context: Any, reduced: Any) -> Any:
+        """The compiled code again."""
+        return compiler.CompileResult._rebuild(target_context, *reduced)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The code for a signature; None when it has to be compiled, by us."""
@@ -209,11 +223,10 @@ class _Kept(caching.NullCache):
         key, path = self._place(sig, data.codegen)
         try:
             if path is None:
-                _not_kept.append("no folder is ours alone")
-            elif data.library.has_dynamic_globals:
-                _not_kept.append(f"{self._function.__qualname__} holds addresses")
-            else:
-                _write(path, serialize.dumps((key, data._reduce())))
+                raise _NotKept("no folder is ours alone")
+            _write(path, serialize.dumps((key, self._reduced(data))))
+        except _NotKept as error:
+            _not_kept.append(str(error))
         except OSError as error:
             _not_kept.append(f"{cache_dir()}: {error.strerror or error}")
         finally:
@@ -241,9 +254,26 @@ class _Kept(caching.NullCache):
             if hashlib.sha256(data[32:]).digest() != data[:32]:
                 return None
             kept, reduced = pickle.loads(data[32:])
-            return compiler.CompileResult._rebuild(target_context, *reduced) if kept == key else None
+            return self._rebuilt(target_context, reduced) if kept == key else None
         except Exception:  # of another release of something that it is made of: it is compiled anew
             return None
+
+
+class _KeptOnDevice(_Kept):
+    """The same of a kernel of a CUDA device, for every compute capability."""
+
+    def _reduced(self, data: Any) -> Any:
+        from numba.cuda import serialize as on_device
+
+        try:
+            return on_device.dumps(data._reduce_states())
+        except Exception as error:  # pickle's, or of the driver
+            raise _NotKept(f"{self._function.__qualname__}: {error}") from error
+
+    def _rebuilt(self, target_context: Any, reduced: Any) -> Any:
+        from numba.cuda.dispatcher import _Kernel
+
+        return _Kernel._rebuild(**pickle.loads(reduced))
 
 
 def scalar(function: F) -> F:
@@ -294,7 +324,10 @@ def device_kernel(function: F) -> F:
     """An entry point on a CUDA device: its blocks are launched, and what it calls is compiled for the device too."""
     from numba import cuda
 
-    return cast(F, cuda.jit(function))
+    made = cuda.jit(function)
+    if not SIMULATED:
+        made._cache = _KeptOnDevice(function)
+    return cast(F, made)
 
 
 def _kept(function: F, parallel: bool, nogil: bool = True) -> F:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import numba.cuda
-import numba.cuda.dispatcher
 import numba_cuda
 import numpy as np
 import ptx
 from cuda.pathfinder import find_nvidia_binary_utility
-from numba.cuda.cudadrv import nvvm
 
 from streamloss import jit
 from streamloss.kernels.cuda.machine import Cuda
+
+if not jit.SIMULATED:
+    import numba.cuda.dispatcher
+    from numba.cuda.cudadrv import nvvm
 
 CAPABILITY = (9, 0)
 
@@ -116,8 +117,8 @@ class Emulated:
         run(kernel, here(arguments), blocks)
 
 
-# `scripts/gpu_check` has the tests run on the device of this machine.
-Machine: Any = Cuda if os.environ.get("STREAMLOSS_TEST_CUDA") else Emulated
+# `scripts/gpu_check` has the tests run on the device of this machine; Numba's simulator stands in the place of one.
+Machine: Any = Cuda if jit.SIMULATED or os.environ.get("STREAMLOSS_TEST_CUDA") else Emulated
 
 
 def spilled(text: str, capability: tuple[int, int]) -> tuple[int, int]:

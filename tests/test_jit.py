@@ -1,4 +1,4 @@
-"""The compiled kernels are their source: the same digests from plain Python, with bounds checks, and compiled.
+"""The compiled kernels are their source: the same digests from plain Python, in the CUDA simulator, with bounds checks.
 
 Also where compiled code is kept: the folder changes with the sources, is used by the next process, and need not be at home.
 """
@@ -27,6 +27,7 @@ import json, os, warnings
 import numpy as np
 import streamloss
 
+device = os.environ.get("DEVICE", "cpu")
 rng = np.random.default_rng(31)
 
 
@@ -82,11 +83,15 @@ runs = {
     "logprob": ({"logprob": -np.abs(x)}, {}),
     "skip": ({**z3, "logits": np.where(rng.random((n, 3)) < 0.3, np.nan, z3["logits"])}, {"on_invalid": "skip"}),
     "ignored": (z3, {"ignore_index": int(z3["label"][0])}),
+    "slices": ({**z3, "g": np.arange(n) % 2}, {"by": "g"}),
+    "slices, weights": ({**z3, "g": np.arange(n) % 2, "weight": rng.random(n)}, {"by": "g"}),
 }
 names = json.loads(os.environ.get("RUNS", "null")) or list(runs)
 runs = {name: runs[name] for name in names}
 warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's of infinities, in any thread, when Numba is switched off
-print(json.dumps({name: streamloss.evaluate(data, threads=2, **options).digest for name, (data, options) in runs.items()}))
+found = {name: streamloss.evaluate(data, threads=2, device=device, **options) for name, (data, options) in runs.items()}
+assert {report.run["device"] for report in found.values()} == {device}
+print(json.dumps({name: report.digest for name, report in found.items()}))
 """
 
 CHECKED = ["logits", "logits, 129", "probs", "probs, 129", "normalize", "weights", "bytes", "pair, labelled", "pair, 129"]
@@ -137,6 +142,11 @@ def test_every_run_is_another(compiled):
 
 def test_plain_python_gives_the_same_digests(compiled):
     assert differing(python(BATTERY, NUMBA_DISABLE_JIT=1), compiled) == []
+
+
+def test_the_cuda_simulator_gives_the_same_digests(compiled):
+    """Kernels of a device, step by step: what they read, where they add, what comes back."""
+    assert differing(python(BATTERY, NUMBA_DISABLE_JIT=1, NUMBA_ENABLE_CUDASIM=1, DEVICE="cuda"), compiled) == []
 
 
 def test_lanes_are_numbers_in_plain_python_too():

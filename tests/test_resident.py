@@ -1,4 +1,4 @@
-"""Arrays that lie on a device, as torch, CuPy and JAX hand them over: the report is the CPU's, and nothing of a row is fetched."""
+"""Arrays that lie on a device, as torch, CuPy and JAX hand them over: the report is the CPU's, and no row is fetched."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Shown:
     def __init__(self, array: Any) -> None:
         strides = None if array.flags.c_contiguous else array.strides
         self.array = array  # keeps the memory
-        self.__cuda_array_interface__ = {
-            "shape": array.shape, "strides": strides, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3,
-        }  # fmt: skip
+        where, kind = (array.ctypes.data, False), array.dtype.str
+        told = {"shape": array.shape, "strides": strides, "typestr": kind, "data": where, "version": 3}
+        self.__cuda_array_interface__ = told
 
 
 class Lent:
@@ -217,9 +217,9 @@ def test_digits_are_carried_where_they_are(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = given(bad=False)
     lent = {name: Lent(array) for name, array in arrays.items()}
-    with pytest.raises(UsageError, match="^logits: an array on a CUDA device; Evaluator.update takes such"):
+    with pytest.raises(UsageError, match=r"^logits: an array on a CUDA device; Evaluator\.update takes those"):
         streamloss.evaluate(lent)
-    with pytest.raises(UsageError, match="^temperatures: the CPU works on predictions for it, and these are on a device"):
+    with pytest.raises(UsageError, match=r"^temperatures: the CPU works on predictions for it, and these are on a device"):
         Evaluator(temperatures="0.5,2").update(lent)
     with pytest.raises(DataError, match="arrays of different lengths: logits 70, label 69"):
         Evaluator().update({"logits": lent["logits"], "label": arrays["label"][1:]})
@@ -229,8 +229,8 @@ def test_what_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         Evaluator().update({"logits": Shown(arrays["logits"].astype(np.complex64))})
     with pytest.raises(DataError, match="a null or a ragged row beside arrays on a device"):
         Evaluator().update({"logits": lent["logits"], "label": [None, *arrays["label"].tolist()[1:]]})
-    with pytest.raises(DataError, match="column 'logits' is .*double.* here and .*float.* in the first batch"):
+    with pytest.raises(DataError, match=r"column 'logits' is .*double.* here and .*float.* in the first batch"):
         Evaluator().update(lent).update(lent | {"logits": Lent(arrays["logits"].astype(np.float64))})
     monkeypatch.setattr(devices, "_why_not", lambda: "no CUDA device answers")
-    with pytest.raises(UsageError, match="^arrays on a CUDA device, and it cannot be used: no CUDA device answers$"):
+    with pytest.raises(UsageError, match=r"^arrays on a CUDA device, and it cannot be used: no CUDA device answers$"):
         Evaluator().update(lent)

@@ -14,6 +14,7 @@ import numpy as np
 from streamloss.errors import ALL_NEGATIVE_INFINITY, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM
 from streamloss.ieee.bits import (
     LANES,
+    by_lane,
     count_of,
     fma,
     lanes,
@@ -35,6 +36,7 @@ from streamloss.kernels.panel import LOGITS, LOGPROBS, NORMALIZED, PROBS, Source
 PEAK, SHIFT, OTHERS, TOP, ENTROPY_, SQUARES, TOTAL, BAD = range(8)
 SIDE = 8
 
+AHEAD = 8  # steps whose values are loaded before any is looked at
 CHUNK = 16  # steps looked at together: their exponentials stay in the first-level cache
 NOTHING = 2.0**-940  # a sum of exponentials below it is 0: what two million classes of −inf add is under 2^-1000
 
@@ -57,6 +59,28 @@ def find_peaks(panel: Any, k: int, side: Any) -> None:
     store(side, PEAK, 0, widen(best))
 
 
+@part
+def stand_before(x: Any, row: int, first: Any, stop: Any, mine: Any, or_equal: bool, best: Any, count: Any) -> Any:
+    """(best, count) after steps first … stop of a long row: the largest value of every lane, and of how many the value is above
+    the label's (`or_equal`: or equal to it). AHEAD steps at a time, so that as many loads are on their way.
+    """
+    s, whole = np.int64(first), stop - max(stop - first, np.int64(0)) % AHEAD
+    while s < whole:
+        i = np.int64(0)
+        while i < AHEAD:
+            v = load_narrow(x, row, LANES * (s + i))
+            best = select(v > best, v, best)
+            count = select(v >= mine if or_equal else v > mine, count + 1.0, count)
+            i += 1
+        s += AHEAD
+    while s < stop:
+        v = load_narrow(x, row, LANES * s)
+        best = select(v > best, v, best)
+        count = select(v >= mine if or_equal else v > mine, count + 1.0, count)
+        s += 1
+    return best, count
+
+
 @loop
 def peak_and_rank(x: Any, row: int, label: Any, rest: int, panel: Any, found: Any) -> None:
     """found[0], found[1] = the largest value of a long row, and how many classes stand before its label: greater values, and
@@ -64,21 +88,16 @@ def peak_and_rank(x: Any, row: int, label: Any, rest: int, panel: Any, found: An
     """
     full = x.shape[1] // LANES
     own = widen(x[row, label]) if label >= 0 else INF
-    mine, best = narrow(x, own), narrow(x, -INF)
+    mine, best, count = narrow(x, own), narrow(x, -INF), narrow(x, 0.0)
     split = label // LANES if label >= 0 else np.int64(0)  # the step that has the label
-    before = np.int64(0)
-    for step in range(min(split, full)):
-        v = load_narrow(x, row, LANES * step)
-        best = select(v > best, v, best)
-        before += count_of(v >= mine)
+    best, count = stand_before(x, row, np.int64(0), min(split, full), mine, True, best, count)
     if split < full:
         v = load_narrow(x, row, LANES * split)
         best = select(v > best, v, best)
-        before += count_of((v > mine) | ((v == mine) & (numbered(v) < np.float64(label - LANES * split))))
-    for step in range(split + 1, full):
-        v = load_narrow(x, row, LANES * step)
-        best = select(v > best, v, best)
-        before += count_of(v > mine)
+        earlier = (v == mine) & (numbered(v) < np.float64(label - LANES * split))
+        count = select((v > mine) | earlier, count + 1.0, count)
+    best, count = stand_before(x, row, split + 1, full, mine, False, best, count)
+    before = np.int64(sum_of(widen(count)))
     peak = np.float64(max_of(best))
     if rest > 0:
         last = load(panel, 0, 0)
@@ -105,6 +124,40 @@ def take_exponentials(at: Source, start: int, count: int, peak: Any, scale: floa
         store(kept, base + step, 0, exp_inner(d))
 
 
+@scalar
+def with_exponential(d: float, e: float, others: float, top: float, inner: float, squares: float) -> Any:
+    """The sums with another class added: Σe over d < 0, the number of d = 0, Σe·d and Σe²."""
+    below = d < 0.0
+    return select(below, others + e, others), select(below, top, top + 1.0), fma(e, d, inner), fma(e, e, squares)
+
+
+@part
+def add_sums(side: Any, others: Any, top: Any, inner: Any, squares: Any) -> None:
+    """Adds what CHUNK steps have come to."""
+    add_to(side, OTHERS, others)
+    add_to(side, TOP, top)
+    add_to(side, ENTROPY_, inner)
+    add_to(side, SQUARES, squares)
+
+
+@part
+def sum_at_once(at: Source, start: int, count: int, peak: Any, scale: float, side: Any, kept: Any, keep: Any) -> None:
+    """The sums of `count` steps by a thread that has one lane: its registers are where d and e stay. Of `range` the compiler of a
+    device would make many instructions more a step.
+    """
+    others = top = inner = squares = lanes(0.0)
+    s, stop = np.int64(start), np.int64(start + count)
+    while s < stop:
+        d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
+        d = select(d < -708.0, -708.0, d)
+        e = exp_inner(d)
+        others, top, inner, squares = with_exponential(d, e, others, top, inner, squares)
+        if keep >= 0:
+            store(kept, keep + s, 0, select(d > -708.0, e, 0.0))
+        s += 1
+    add_sums(side, others, top, inner, squares)
+
+
 @loop
 def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept: Any, keep: Any) -> None:
     """With d = (x − peak)·scale and e = exp d: Σe over d < 0, the number of d = 0, Σe·d and Σe²; a NaN makes Σe·d NaN.
@@ -113,6 +166,13 @@ def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept:
     −708, d counts as −708, so that −inf adds 2^-1021 where it should add 0: see NOTHING. What is kept is 0 there.
     """
     peak = load(side, PEAK, 0)
+    if by_lane():
+        whole = steps - steps % CHUNK
+        for start in range(0, whole, CHUNK):
+            sum_at_once(at, start, CHUNK, peak, scale, side, kept, keep)
+        if whole < steps:
+            sum_at_once(at, whole, steps - whole, peak, scale, side, kept, keep)
+        return
     for start in range(0, steps, CHUNK):
         count = min(CHUNK, steps - start)
         base = keep + start if keep >= 0 else np.int64(0)
@@ -123,15 +183,8 @@ def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept:
         others = top = inner = squares = lanes(0.0)
         for step in range(count):
             d, e = load(room, step, 0), load(kept, base + step, 0)
-            below = d < 0.0
-            others = select(below, others + e, others)
-            top = select(below, top, top + 1.0)
-            inner = fma(e, d, inner)
-            squares = fma(e, e, squares)
-        add_to(side, OTHERS, others)
-        add_to(side, TOP, top)
-        add_to(side, ENTROPY_, inner)
-        add_to(side, SQUARES, squares)
+            others, top, inner, squares = with_exponential(d, e, others, top, inner, squares)
+        add_sums(side, others, top, inner, squares)
         if keep >= 0:
             for step in range(count):
                 e = load(kept, base + step, 0)

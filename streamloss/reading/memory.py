@@ -11,7 +11,6 @@ import pyarrow as pa
 from streamloss.errors import DataError, Place, UsageError
 from streamloss.reading.paths import first_line
 
-
 _ON_DEVICE = (2, 13)  # DLPack's numbers of CUDA's own memory, and of what CUDA moves between it and the host's
 
 
@@ -34,7 +33,9 @@ def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
     for name, given in arrays.items():
         place = Place(column=str(name))
         if lies_on_device(given):
-            raise UsageError(f"{name}: an array on a CUDA device; Evaluator.update takes such, this takes a copy of it on the host")
+            raise UsageError(
+                f"{name}: an array on a CUDA device; Evaluator.update takes such, this takes a copy of it on the host"
+            )
         try:
             column, metadata = _from_array(given)
         except (pa.ArrowException, TypeError, ValueError) as error:

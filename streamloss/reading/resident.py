@@ -69,7 +69,11 @@ def resident(array: Any) -> Resident | None:
     kind = np.dtype(told["typestr"])
     strides = told.get("strides")
     return Resident(
-        _known(kind.name if kind.isnative else kind.str), tuple(told["shape"]), strides and tuple(strides), told["data"][0], array
+        _known(kind.name if kind.isnative else kind.str),
+        tuple(told["shape"]),
+        strides and tuple(strides),
+        told["data"][0],
+        array,
     )
 
 

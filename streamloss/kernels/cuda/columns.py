@@ -18,8 +18,8 @@ from streamloss.ieee.elementary import INF
 class Facts(NamedTuple):
     """What a batch says of its rows besides predictions; arrays that are not there are empty.
 
-    The label is hard, one of `classes` (of any number where it is 0), or soft; table has a factor of the weight for every class,
-    and 1.0 behind them.
+    The label is hard, one of `classes` (of any number where it is 0), or soft; table has a factor of the weight for every
+    class, and 1.0 behind them.
     """
 
     hard: Any
@@ -114,7 +114,7 @@ def judge(facts: Facts, code: Any, weight: Any, first_of: Any) -> None:
                 rule = np.int64(BYTES)
             if facts.weight.shape[0] > 0:
                 w = facts.weight[i]
-                if not 0.0 <= w < INF and (rule == USED or rule == BYTES):
+                if not 0.0 <= w < INF and rule in (USED, BYTES):
                     rule = np.int64(WEIGHT)
                 if w == 0.0:
                     rule = np.int64(IGNORED)

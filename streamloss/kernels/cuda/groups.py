@@ -1,4 +1,4 @@
-"""The fold of a CUDA device for rows that belong to groups: what `kernels.grouped` does, in the device's copy of the groups' sums.
+"""The fold of a CUDA device for rows that belong to groups: what `kernels.grouped` does, in the device's copy of their sums.
 
 Rows come in pieces of one group each, a warp takes a piece. Rows of whole limbs and pages of counters are claimed first, by one
 thread each, so that those who add find them; how many there are now is all that the host has to know.
@@ -44,7 +44,7 @@ MINE, WHOSE, BEGIN, END = 0, 0, 1, 2  # columns of the pieces
 
 
 class Pieces(NamedTuple):
-    """Rows in the order of their groups: row order[j] is the j-th, and piece p, (group, begin, end), has rows order[begin:end]."""
+    """Rows in the order of their groups: order[j] is the j-th, and the piece (group, begin, end) has rows order[begin:end]."""
 
     order: Any
     cuts: Any
@@ -287,8 +287,9 @@ class GroupsThere:
         self._there = None
         slices.taken[...] = host(there.taken)
         slices.make_room()
-        for name, array in [*slices.arrays.items(), ("far", slices.far), ("table", slices.table), ("wide", slices.wide)]:
+        pages = host(there.shares if slices.task.weighted else there.pages).reshape(-1, *slices.pages.shape[1:])
+        slices.pages[: len(pages)] = pages
+        others: dict[str, NDArray[Any]] = {"far": slices.far, "table": slices.table, "wide": slices.wide}
+        for name, array in (slices.arrays | others).items():
             found = host(getattr(there, name))
             array[: len(found)] = found
-        pages = host(there.shares if slices.task.weighted else there.pages)
-        slices.pages[: len(pages) if slices.task.weighted else len(pages) >> PAGE_BITS] = pages.reshape(-1, *slices.pages.shape[1:])
