@@ -322,11 +322,12 @@ class Evaluator:
             piece = convert(batch, self._plan, path=None, first_row=self._rows)
         if self._accumulator is None:
             self._accumulator = accumulator(self._device, self._plan.task, self.options, self.threads)
-        if len(piece) <= WHOLE and not self.options.by:
+        # On a device a large batch costs no more than several small ones, and taking it back the same.
+        step = self._accumulator.most_rows if piece.resident else WHOLE
+        if len(piece) <= step and not self.options.by:
             self._accumulator.add(piece)
         else:
             fresh = self._accumulator.another(self.threads)
-            step = max(len(piece), 1) if piece.resident else WHOLE
             for start in range(0, len(piece), step):
                 fresh.add(piece.rows(start, start + step))
             self._accumulator.absorb(fresh)

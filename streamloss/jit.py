@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -192,6 +193,10 @@ class _Kept(caching.NullCache):
     def cache_path(self) -> str | None:
         return cache_dir()
 
+    def _compiler(self) -> tuple[str, ...]:
+        """What made the code, besides Numba."""
+        return ()
+
     def _reduced(self, data: Any) -> Any:
         """What is kept of compiled code. Raises `_NotKept` where it cannot be."""
         if data.library.has_dynamic_globals:
@@ -240,7 +245,7 @@ class _Kept(caching.NullCache):
         """What the code is for, and its file."""
         function = self._function
         python = (sys.implementation.cache_tag, function.__module__, function.__qualname__, function.__code__.co_code)
-        key = (*python, sig, target.magic_tuple())
+        key = (*python, *self._compiler(), sig, target.magic_tuple())
         folder = cache_dir()
         name = f"{function.__qualname__}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
         return key, Path(folder) / name if folder else None
@@ -261,6 +266,9 @@ class _Kept(caching.NullCache):
 
 class _KeptOnDevice(_Kept):
     """The same of a kernel of a CUDA device, for every compute capability."""
+
+    def _compiler(self) -> tuple[str, ...]:
+        return (version("numba-cuda"),)
 
     def _reduced(self, data: Any) -> Any:
         from numba.cuda import serialize as on_device

@@ -102,6 +102,9 @@ class Emulated:
     def to_device(self, array: Any) -> Any:
         return array if isinstance(array, There) else np.array(array, order="C").view(There)
 
+    def send(self, name: str, array: Any) -> Any:
+        return self.to_device(array)
+
     def to_host(self, array: Any) -> Any:
         Emulated.fetched += array.nbytes
         return np.array(array.view(np.ndarray))
@@ -118,7 +121,8 @@ class Emulated:
 
 
 # `scripts/gpu_check` has the tests run on the device of this machine; Numba's simulator stands in the place of one.
-Machine: Any = Cuda if jit.SIMULATED or os.environ.get("STREAMLOSS_TEST_CUDA") else Emulated
+REAL = jit.SIMULATED or bool(os.environ.get("STREAMLOSS_TEST_CUDA"))
+Machine: Any = Cuda if REAL else Emulated
 
 
 def spilled(text: str, capability: tuple[int, int]) -> tuple[int, int]:

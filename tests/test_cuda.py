@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import types
 from pathlib import Path
 from typing import Any
 
 import device
+import numba
 import numpy as np
 import pytest
 
 import streamloss
+from streamloss import jit
 from streamloss.errors import DataError, UsageError
-from streamloss.kernels.cuda import groups, machine
+from streamloss.kernels.cuda import columns, groups, machine
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import convert, open_input
@@ -243,7 +246,36 @@ def test_why_there_is_none() -> None:
     assert why is None or (why and "\n" not in why)
 
 
-# ---- what the kernels are compiled to
+# ---- what the kernels are compiled to, and where that is kept
+
+
+@pytest.mark.skipif(device.REAL, reason="the driver is the device's own")
+def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The next process loads what one has compiled, unless it is damaged or another compiler's."""
+    there = types.SimpleNamespace(compute_capability=device.CAPABILITY)
+    monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: there)
+    monkeypatch.setattr("numba.cuda.codegen.devices.get_context", lambda: types.SimpleNamespace(device=there))
+    monkeypatch.setattr("numba.cuda.dispatcher._Kernel.bind", lambda _: None)
+    monkeypatch.setattr(jit, "cache_dir", lambda: str(tmp_path))
+    kinds = (numba.typeof(np.zeros(1, np.uint8)),) * 2
+    texts = []
+
+    def compiled() -> bool:
+        kernel: Any = jit.device_kernel(columns.clear)
+        texts.append(kernel.compile(kinds)._codelibrary.get_asm_str())
+        return bool(kernel.stats.cache_misses)
+
+    assert [compiled(), compiled()] == [True, False] and texts[0] == texts[1] != ""
+    (kept,) = tmp_path.glob("*.nbc")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert [compiled(), compiled()] == [True, False]
+    monkeypatch.setattr(jit, "version", lambda _: "another")
+    assert [compiled(), compiled()] == [True, False] and jit.not_kept() is None
+    monkeypatch.setattr("numba.cuda.serialize.dumps", lambda _: 1 / 0)
+    monkeypatch.setattr(jit, "version", lambda _: "a third")
+    monkeypatch.setattr(jit, "_not_kept", [])
+    assert [compiled(), compiled()] == [True, True]
+    assert jit.not_kept() == "clear: division by zero"
 
 
 def launched(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:

@@ -200,7 +200,7 @@ def test_digits_are_carried_where_they_are(monkeypatch: pytest.MonkeyPatch) -> N
         asked = Options.of(on_invalid="skip")
         plan = open_input(arrays, asked).plan
         accumulator = devices.accumulator("cuda", plan.task, asked, 1)
-        accumulator._most_rows = 32
+        accumulator.most_rows = 32
         batch = convert(arrays, plan)
         accumulator.add(batch)
         accumulator.add(batch)

@@ -225,7 +225,7 @@ def test_digits_are_carried_on_the_way(name: str) -> None:
     asked = Options.of(**options)
     source = open_input(arrays, asked)
     accumulator = Accumulator(source.task, asked, 1)
-    accumulator._most_rows = 33
+    accumulator.most_rows = 33
     for batch in source.stream():
         accumulator.add(batch)
     assert accumulator.state().digest == accumulator.state().digest == expected(name).digest

@@ -142,8 +142,8 @@ def add_sums(side: Any, others: Any, top: Any, inner: Any, squares: Any) -> None
 
 @part
 def sum_at_once(at: Source, start: int, count: int, peak: Any, scale: float, side: Any, kept: Any, keep: Any) -> None:
-    """The sums of `count` steps by a thread that has one lane: its registers are where d and e stay. Of `range` the compiler of a
-    device would make many instructions more a step.
+    """The sums of `count` steps by a thread that has one lane: its registers are where d and e stay. Of `range` the compiler of
+    a device would make many instructions more a step.
     """
     others = top = inner = squares = lanes(0.0)
     s, stop = np.int64(start), np.int64(start + count)

@@ -117,7 +117,7 @@ class OnDevice(Accumulator):
             weight=_or(batch.weight, NO_NUMBER), bytes=_or(batch.bytes, NO_NUMBER), code=batch.code, flags=flags,
             at_target=at_target,
         )  # fmt: skip
-        given = Given(*(device.machine.to_device(each) for each in given))
+        given = Given(*(device.machine.send(name, each) for name, each in given._asdict().items()))
         how = settings(
             self.task, self.options, NAMES[batch.prediction.dtype],
             "float64" if batch.target is None else NAMES[batch.target.dtype],

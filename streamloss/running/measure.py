@@ -39,7 +39,7 @@ class Accumulator:
         self.plan = plan(task, options)
         self.shapes = layout(task, options)
         self.arrays = empty_arrays(self.shapes, lead=(threads,)) if arrays is None else arrays
-        self._most_rows = most_rows(task)
+        self.most_rows = most_rows(task)
         self._rows_since_carry = 0
         self._marks = np.empty((2, 0), dtype=np.uint8)
         self.slices = self._empty_slices()
@@ -111,14 +111,14 @@ class Accumulator:
     def add(self, batch: Batch) -> None:
         """Adds a batch. Raises `DataError` at a bad row unless invalid rows are to be skipped, and then adds nothing of it.
 
-        More than `_most_rows` rows are added in pieces: what stands before the bad row's piece then stays. With slices the sums
+        More than `most_rows` rows are added in pieces: what stands before the bad row's piece then stays. With slices the sums
         are of no more use after a bad row.
         """
-        if len(batch) > self._most_rows:
-            for start in range(0, len(batch), self._most_rows):
-                self.add(batch.rows(start, start + self._most_rows))
+        if len(batch) > self.most_rows:
+            for start in range(0, len(batch), self.most_rows):
+                self.add(batch.rows(start, start + self.most_rows))
             return
-        if self._rows_since_carry + len(batch) > self._most_rows:
+        if self._rows_since_carry + len(batch) > self.most_rows:
             self._carry()
         self._rows_since_carry += len(batch)
         if self._own:
@@ -243,7 +243,7 @@ class Accumulator:
 
     def _carry(self) -> None:
         """Makes room for as many rows: they add less than 2^62 to any digit."""
-        drain(self._sums, above=self._most_rows // 2)
+        drain(self._sums, above=self.most_rows // 2)
         normalize(self.arrays, self.shapes, above=1 << 61)
         for slices in self.slices:
             slices.carry()

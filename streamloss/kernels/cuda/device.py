@@ -40,6 +40,9 @@ class Machine(Protocol):
     def to_device(self, array: NDArray[Any]) -> Any:
         """The array in the device's memory; one that is there already as it is."""
 
+    def send(self, name: str, array: NDArray[Any]) -> Any:
+        """`to_device` of what there is one of at a time: the next array of the same name takes its place."""
+
     def to_host(self, array: Any) -> NDArray[Any]:
         """An array of the device's memory."""
 

@@ -18,17 +18,47 @@ if not SIMULATED:
 _kernels: dict[Callable[..., None], Any] = {}
 
 
+_BLOCK = 4 << 20  # bytes of a pinned buffer: long enough that what a copy costs besides does not count
+
+
 class Cuda:
-    """A stream of work on the device: what one thread launches is done in its order, beside what others launch."""
+    """A stream of work on the device: what one thread launches is done in its order, beside what others launch.
+
+    Batches go there through two pinned buffers in turn: while the device fetches one, the other is filled, and no copy waits
+    for kernels of other streams.
+    """
 
     def __init__(self) -> None:
         self._stream = cuda.stream()
+        self._pinned: list[tuple[NDArray[np.uint8], Any]] = []
+        self._named: dict[str, Any] = {}
+        self._turn = 0
 
     def to_device(self, array: NDArray[Any]) -> Any:
         """The array in the device's memory; one that is there already as it is."""
         if getattr(array, "__cuda_ndarray__", False):
             return array
         return cuda.to_device(np.ascontiguousarray(array), stream=self._stream)
+
+    def send(self, name: str, array: NDArray[Any]) -> Any:
+        """`to_device` of what there is one of at a time: the next array of the same name takes its place."""
+        if SIMULATED or array.nbytes == 0 or getattr(array, "__cuda_ndarray__", False):
+            return self.to_device(array)
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        room = self._named.get(name)
+        if room is None or room.shape[0] < len(flat):
+            room = self._named[name] = cuda.device_array(len(flat), dtype=np.uint8)
+        while len(self._pinned) < 2:
+            self._pinned.append((cuda.pinned_array(_BLOCK, dtype=np.uint8), cuda.event(timing=False)))
+        for start in range(0, len(flat), _BLOCK):
+            piece = flat[start : start + _BLOCK]
+            buffer, fetched = self._pinned[self._turn]
+            self._turn = 1 - self._turn
+            fetched.synchronize()
+            buffer[: len(piece)] = piece
+            room[start : start + len(piece)].copy_to_device(buffer[: len(piece)], stream=self._stream)
+            fetched.record(self._stream)
+        return room[: len(flat)].view(array.dtype).reshape(*array.shape)
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """An array of the device's memory, when all that was launched before is done."""
