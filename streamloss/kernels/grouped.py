@@ -261,10 +261,9 @@ def add_with_weights(v: Any, w: Any, m: int, own: Any, groups: Groups, g: Any, q
     """Adds the values of quantity q of m rows of group g, which have weights."""
     spread, at, count = groups.spread[q], groups.by_class[q], groups.slots.shape[0]
     for j in range(m):
-        fits = weight_fits(w[j])
         if abs(v[j]) == INF:
             groups.infinite[g, q] += 1
-            if fits:
+            if weight_fits(w[j]):
                 add_weight(groups.infinite_weight[g, q], w[j], groups.shift)
             else:
                 add_weight(groups.wide[far_row(groups, g, count + q)], w[j], np.int64(0))

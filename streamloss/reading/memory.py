@@ -33,9 +33,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
     for name, given in arrays.items():
         place = Place(column=str(name))
         if lies_on_device(given):
-            raise UsageError(
-                f"{name}: an array on a CUDA device; Evaluator.update takes such, this takes a copy of it on the host"
-            )
+            raise UsageError(f"{name}: an array on a CUDA device; Evaluator.update takes those, here it has to be the host's")
         try:
             column, metadata = _from_array(given)
         except (pa.ArrowException, TypeError, ValueError) as error:

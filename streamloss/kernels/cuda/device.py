@@ -1,7 +1,7 @@
 """What a CUDA device adds up: its memory, and the launches that a batch of rows takes.
 
-A batch is taken a stretch of rows at a time, so that the values of its rows stay in the device's cache between the kernel that
-finds them and those that add them up. Sums come back when somebody asks for them.
+A batch is taken a stretch of rows at a time: a kernel finds the values of its rows, others add them up. To launch one takes the
+host as long as a million short rows take the device, so stretches are long. Sums come back when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from streamloss.kernels.panel import SMALL, Loss, Stored
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
 from streamloss.slicing import Slices
 
-STRETCH = 1 << 17  # rows whose values stay in the cache: a few of them, 8 bytes each
+STRETCH = 1 << 22  # rows whose values the device has room for: some twenty of them, 8 bytes each
 MOST_BLOCKS = 4096  # of a launch at most: enough for any device, few enough that each has several rows
 MOST_ROWS = 1 << 30  # that the registers of threads may be emptied of, before what they are emptied into is
-_LEAST = 256  # rows of a thread of the fold at most, of MOST_ROWS that it may have
+_OF_THREAD = 256  # rows of a thread of the fold at most, of 2^11 that its registers take
 
 
 _LAID_OUT = ("hard", "slots", "indicator", "spread", "by_class")  # what sums say of themselves
@@ -105,7 +105,7 @@ class Device:
         empty["counts"] = np.zeros((1, 0, 0), dtype=np.int32)  # 32 bits are for the caches of a CPU
         self._empty = Sums(**same, **empty)
         self._sums = self._sent()
-        self._out = send(np.empty((len(self._slots), STRETCH)))
+        self._out = machine.room((len(self._slots), 1), np.dtype(np.float64))
         self._rooms: dict[str, Any] = {}
         self._rows_since_drain = 0
         self._last: Rows | None = None
@@ -117,6 +117,8 @@ class Device:
         """Adds rows whose code is USED. code, flags and at_target are written to, and out (S, n) gets the wanted values."""
         n = given.prediction.shape[0]
         self._rows_since_drain += n
+        if self._out.shape[1] < min(n, STRETCH):
+            self._out = self.machine.room((len(self._slots), min(n, STRETCH)), np.dtype(np.float64))
         for start in range(0, n, STRETCH):
             stop = min(start + STRETCH, n)
             piece = Given(*(each[start:stop] if each.shape[0] else each for each in given))
@@ -187,7 +189,7 @@ class Device:
         """Adds the values of n rows."""
         launch, quantities = self.machine.launch, len(self._home.slots)
         blocks = max(1, min(MOST_BLOCKS, -(-int(n) // LANES)))
-        blocks = max(-(-int(n) // (LANES * _LEAST)), min(blocks, 512))
+        blocks = max(-(-int(n) // (LANES * _OF_THREAD)), min(blocks, 512))
         if quantities and rows.weight.shape[0]:
             launch(fold.add_weighted_moments, (blocks, quantities), (rows, n, self._at, self._sums))
         elif quantities:

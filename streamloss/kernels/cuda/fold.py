@@ -1,4 +1,4 @@
-"""The fold on a CUDA device: the values of rows, still in its second-level cache, are added to integer sums in its memory.
+"""The fold on a CUDA device: the values of rows are added to integer sums in its memory.
 
 Integers add up to the same whoever adds them first, so the state that comes back has the CPU's digits once both are carried.
 What nearly every row adds, a thread keeps in registers until it has no more rows; what is rare, or goes to many places,

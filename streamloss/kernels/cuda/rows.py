@@ -1,7 +1,7 @@
 """The values of rows on a CUDA device. A warp takes up to 32 rows at a time, and works on them by the CPU's own text.
 
-Nothing is added up here: the values that somebody wants go to rows.out, from where `cuda.fold` takes them while they are
-still in the device's cache. A block is one warp; under the simulator a warp is one thread that has all 32 lanes.
+Nothing is added up here: the values that somebody wants go to rows.out, from where `cuda.fold` takes them. A block is one warp;
+under the simulator a warp is one thread that has all 32 lanes.
 """
 
 from __future__ import annotations
