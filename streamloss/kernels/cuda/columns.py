@@ -18,8 +18,8 @@ from streamloss.ieee.elementary import INF
 class Facts(NamedTuple):
     """What a batch says of its rows besides predictions; arrays that are not there are empty.
 
-    The label is hard, one of `classes` (of any number where it is 0), or soft; table has a factor of the weight for every
-    class, and 1.0 behind them.
+    The label is hard, one of `classes`, or soft; where `classes` is 0 it may be anything. table has a factor of the weight for
+    every class, and 1.0 behind them.
     """
 
     hard: Any
@@ -35,11 +35,8 @@ class Facts(NamedTuple):
 
 def copy(x: Any, out: Any) -> None:
     """out = x, values (n,) as they are stored."""
-    every, first = np.int64(cuda.gridDim.x) * LANES, np.int64(cuda.blockIdx.x) * LANES
-    while first < x.shape[0]:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), x.shape[0] - first))):
-            out[i] = x[i]
-        first += every
+    for i in range(np.int64(cuda.grid(1)), x.shape[0], cuda.gridsize(1)):
+        out[i] = x[i]
 
 
 def copy_rows(x: Any, out: Any) -> None:
@@ -54,30 +51,21 @@ def copy_rows(x: Any, out: Any) -> None:
 
 def wholes(x: Any, unsigned: bool, out: Any) -> None:
     """out = x, integers or booleans, as int64; beyond it they are the least there is, which is no class."""
-    every, first = np.int64(cuda.gridDim.x) * LANES, np.int64(cuda.blockIdx.x) * LANES
-    while first < x.shape[0]:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), x.shape[0] - first))):
-            y = np.int64(x[i])
-            out[i] = np.int64(-0x8000000000000000) if unsigned and y < 0 else y
-        first += every
+    for i in range(np.int64(cuda.grid(1)), x.shape[0], cuda.gridsize(1)):
+        y = np.int64(x[i])
+        out[i] = np.int64(-0x8000000000000000) if unsigned and y < 0 else y
 
 
 def numbers(x: Any, out: Any) -> None:
     """out = x, integers or booleans, as float64."""
-    every, first = np.int64(cuda.gridDim.x) * LANES, np.int64(cuda.blockIdx.x) * LANES
-    while first < x.shape[0]:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), x.shape[0] - first))):
-            out[i] = np.float64(x[i])
-        first += every
+    for i in range(np.int64(cuda.grid(1)), x.shape[0], cuda.gridsize(1)):
+        out[i] = np.float64(x[i])
 
 
 def floats(x: Any, out: Any) -> None:
     """out = x, floats as they are stored, as float64."""
-    every, first = np.int64(cuda.gridDim.x) * LANES, np.int64(cuda.blockIdx.x) * LANES
-    while first < x.shape[0]:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), x.shape[0] - first))):
-            out[i] = widen(x[i])
-        first += every
+    for i in range(np.int64(cuda.grid(1)), x.shape[0], cuda.gridsize(1)):
+        out[i] = widen(x[i])
 
 
 def judge(facts: Facts, code: Any, weight: Any, first_of: Any) -> None:
@@ -85,67 +73,53 @@ def judge(facts: Facts, code: Any, weight: Any, first_of: Any) -> None:
 
     first_of (2,) gets the first row that breaks a rule, and the first whose mask is neither 0 nor 1, where they are less.
     """
-    n, every = np.int64(code.shape[0]), np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
-            rule = np.int64(USED)
-            if facts.hard.shape[0] > 0:
-                y = facts.hard[i]
-                inside = facts.classes == 0 or 0 <= y < facts.classes
-                if not inside:
-                    rule = np.int64(LABEL)
-                if facts.table.shape[0] > 0:
-                    factor = facts.table[y if inside else facts.classes]
-                    weight[i] = mul(facts.weight[i], factor) if facts.weight.shape[0] > 0 else factor
-                    if weight[i] == 0.0:
-                        rule = np.int64(IGNORED)
-                if facts.ignores and y == facts.ignored:
+    for i in range(np.int64(cuda.grid(1)), code.shape[0], cuda.gridsize(1)):
+        rule = np.int64(USED)
+        if facts.hard.shape[0] > 0:
+            y = facts.hard[i]
+            inside = facts.classes == 0 or 0 <= y < facts.classes
+            if not inside:
+                rule = np.int64(LABEL)
+            if facts.table.shape[0] > 0:
+                factor = facts.table[y if inside else facts.classes]
+                weight[i] = mul(facts.weight[i], factor) if facts.weight.shape[0] > 0 else factor
+                if weight[i] == 0.0:
                     rule = np.int64(IGNORED)
-            if facts.soft.shape[0] > 0:
-                share = facts.soft[i]
-                if share != share:
-                    rule = np.int64(NAN)
-                elif not 0.0 <= share <= 1.0:
-                    rule = np.int64(LABEL)
-                if facts.ignores and share == np.float64(facts.ignored):
-                    rule = np.int64(IGNORED)
-            if facts.bytes.shape[0] > 0 and facts.bytes[i] < 0.0 and rule == USED:
-                rule = np.int64(BYTES)
-            if facts.weight.shape[0] > 0:
-                w = facts.weight[i]
-                if not 0.0 <= w < INF and rule in (USED, BYTES):
-                    rule = np.int64(WEIGHT)
-                if w == 0.0:
-                    rule = np.int64(IGNORED)
-            if facts.mask.shape[0] > 0:
-                if facts.mask[i] == 0:
-                    rule = np.int64(IGNORED)
-                elif facts.mask[i] != 1:
-                    cuda.atomic.min(first_of, 1, i)
-            code[i] = rule
-            if rule > IGNORED:
-                cuda.atomic.min(first_of, 0, i)
-        first += every
+            if facts.ignores and y == facts.ignored:
+                rule = np.int64(IGNORED)
+        if facts.soft.shape[0] > 0:
+            share = facts.soft[i]
+            if facts.classes > 0 and not 0.0 <= share <= 1.0:
+                rule = np.int64(NAN) if share != share else np.int64(LABEL)
+            if facts.ignores and share == np.float64(facts.ignored):
+                rule = np.int64(IGNORED)
+        if facts.bytes.shape[0] > 0 and facts.bytes[i] < 0.0 and rule == USED:
+            rule = np.int64(BYTES)
+        if facts.weight.shape[0] > 0:
+            w = facts.weight[i]
+            if not 0.0 <= w < INF and rule in (USED, BYTES):
+                rule = np.int64(WEIGHT)
+            if w == 0.0:
+                rule = np.int64(IGNORED)
+        if facts.mask.shape[0] > 0:
+            if facts.mask[i] == 0:
+                rule = np.int64(IGNORED)
+            elif facts.mask[i] != 1:
+                cuda.atomic.min(first_of, 1, i)
+        code[i] = rule
+        if rule > IGNORED:
+            cuda.atomic.min(first_of, 0, i)
 
 
 def clear(flags: Any, at_target: Any) -> None:
     """Has rows no marks."""
-    n, every = np.int64(flags.shape[0]), np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
-            flags[i] = 0
-            at_target[i] = 0
-        first += every
+    for i in range(np.int64(cuda.grid(1)), flags.shape[0], cuda.gridsize(1)):
+        flags[i] = 0
+        at_target[i] = 0
 
 
 def find_broken(code: Any, first_of: Any) -> None:
     """first_of (1,) gets the first row that breaks a rule, if it is less."""
-    n, every = np.int64(code.shape[0]), np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
-            if code[i] > IGNORED:
-                cuda.atomic.min(first_of, 0, i)
-        first += every
+    for i in range(np.int64(cuda.grid(1)), code.shape[0], cuda.gridsize(1)):
+        if code[i] > IGNORED:
+            cuda.atomic.min(first_of, 0, i)

@@ -27,7 +27,7 @@ from streamloss.digits import (
     RELIABILITY_SCORE,
 )
 from streamloss.errors import USED
-from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, to_bits
+from streamloss.ieee.bits import lane_from, lane_of, lanes, to_bits
 from streamloss.jit import part
 from streamloss.kernels.atoms import add_at
 from streamloss.kernels.bins import (
@@ -39,6 +39,7 @@ from streamloss.kernels.bins import (
     add_of_class,
     add_share,
     fine_bin,
+    fixed_parts,
     tally_parts,
 )
 from streamloss.kernels.fold import Rows, Sums, add_crossed
@@ -80,9 +81,9 @@ def is_gathered(b: Any) -> Any:
 
 
 @part
-def gathered(v: Any, lane: Any, p: Any) -> Any:
+def gathered(v: Any, p: Any) -> Any:
     """The registers p with a value's parts added; they take 2^11 rows."""
-    size = to_bits(v) & np.int64(MAGNITUDE)
+    lane, size = lane_from(), to_bits(v) & np.int64(MAGNITUDE)
     if np.int64(NARROW_LOW) <= size < np.int64(NARROW_HIGH):
         q0, q1, s0, s1, s2 = narrow_parts(lanes(v))
         return (
@@ -96,6 +97,15 @@ def gathered(v: Any, lane: Any, p: Any) -> Any:
     )  # fmt: skip
 
 
+@part
+def count_rows(ledger: Any, used: Any, normalized: Any, clipped: Any, beyond: Any) -> None:
+    """Adds a thread's used rows to the ledger, and how many of them have a flag, or a weight beyond the Fixed digits."""
+    add_at(ledger, USED, used)
+    add_at(ledger, LEDGER_NORMALIZED, normalized)
+    add_at(ledger, LEDGER_CLIPPED, clipped)
+    add_at(ledger, LEDGER_BEYOND, beyond)
+
+
 def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
     """Moments and extremes of the first n rows, without weights; a block's second index is the quantity.
 
@@ -104,24 +114,19 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
     low, high, infinite, mine = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0), NO_PARTS
-    every = np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
-            i = first + lane
-            if rows.code[i] == USED:
-                v = values[i]
-                b = to_bits(v)
-                size = b & np.int64(MAGNITUDE)
-                key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
-                low, high = min(low, key), max(high, key)
-                if is_gathered(b):
-                    mine = gathered(v, lane, mine)
-                elif size == np.int64(_INFINITE):
-                    infinite += 1
-                elif size > 0:
-                    add_squared(v, moments, np.int64(0))
-        first += every
+    for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
+        if rows.code[i] == USED:
+            v = values[i]
+            b = to_bits(v)
+            size = b & np.int64(MAGNITUDE)
+            key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
+            low, high = min(low, key), max(high, key)
+            if is_gathered(b):
+                mine = gathered(v, mine)
+            elif size == np.int64(_INFINITE):
+                infinite += 1
+            elif size > 0:
+                add_squared(v, moments, np.int64(0))
     if low <= high:
         cuda.atomic.min(sums.extremes, (0, q, 0), low)
         cuda.atomic.max(sums.extremes, (0, q, 1), high)
@@ -137,18 +142,13 @@ def add_weighted_moments(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
     low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
-    every = np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
-            i = first + lane
-            if rows.code[i] == USED:
-                v = values[i]
-                b = to_bits(v)
-                key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
-                low, high = min(low, key), max(high, key)
-                infinite += add_weighted_one(v, rows.weight[i], moments, sums.infinite_weight[0, q])
-        first += every
+    for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
+        if rows.code[i] == USED:
+            v = values[i]
+            b = to_bits(v)
+            key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
+            low, high = min(low, key), max(high, key)
+            infinite += add_weighted_one(v, rows.weight[i], moments, sums.infinite_weight[0, q])
     if low <= high:
         cuda.atomic.min(sums.extremes, (0, q, 0), low)
         cuda.atomic.max(sums.extremes, (0, q, 1), high)
@@ -164,68 +164,65 @@ def add_places(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
         return
     weighted = rows.weight.shape[0] > 0
     values, digits = rows.out[at[q]], CLASS_SUMS + FIXED_DIGITS * by_class
-    every = np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
-            i = first + lane
-            if rows.code[i] == USED:
-                v = values[i]
-                w = rows.weight[i] if weighted else 1.0
-                if spread >= 0:
-                    counts = sums.histogram[0, spread, bucket_of(to_bits(v))]
-                    if weighted:
-                        add_fixed(counts, np.int64(0), w)
-                    else:
-                        add_at(counts, 0, 1)
-                if by_class >= 0:
-                    own = np.int64(rows.label[i])
+    two = not weighted and sums.classes.shape[1] == 2  # all rows would go to two places: their sums stay in registers
+    high_0: Any
+    high_0 = high_1 = low_0 = low_1 = np.int64(0)
+    for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
+        if rows.code[i] == USED:
+            v = values[i]
+            w = rows.weight[i] if weighted else 1.0
+            if spread >= 0:
+                counts = sums.histogram[0, spread, bucket_of(to_bits(v))]
+                if weighted:
+                    add_fixed(counts, np.int64(0), w)
+                else:
+                    add_at(counts, 0, 1)
+            if by_class >= 0:
+                own = np.int64(rows.label[i])
+                if two and v < 1048576.0:
+                    high, low = fixed_parts(v)
+                    high_0, low_0 = high_0 + high * (1 - own), low_0 + low * (1 - own)
+                    high_1, low_1 = high_1 + high * own, low_1 + low * own
+                else:
                     add_of_class(v, w, weighted, by_class == 0, sums.classes[0, own], digits)
-        first += every
+    if two and by_class >= 0:
+        add_at(sums.classes[0, 0], digits + 1, high_0)
+        add_at(sums.classes[0, 0], digits + 2, low_0)
+        add_at(sums.classes[0, 1], digits + 1, high_1)
+        add_at(sums.classes[0, 1], digits + 2, low_1)
 
 
 def carry_limbs(limbs: Any) -> None:
     """Makes every row of limbs (n, digits) canonical."""
-    n, every = np.int64(limbs.shape[0]), np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
-            for digit in range(limbs.shape[1] - 1):
-                limbs[i, digit + 1] += limbs[i, digit] >> np.int64(LIMB_BITS)
-                limbs[i, digit] &= np.int64(MASK32)
-        first += every
+    for i in range(np.int64(cuda.grid(1)), limbs.shape[0], cuda.gridsize(1)):
+        for digit in range(limbs.shape[1] - 1):
+            limbs[i, digit + 1] += limbs[i, digit] >> np.int64(LIMB_BITS)
+            limbs[i, digit] &= np.int64(MASK32)
 
 
 def carry_fixed(digits: Any, begin: Any) -> None:
     """The same of Fixed digits, in records (n, …) from column `begin` on."""
-    n, every = np.int64(digits.shape[0]), np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), n - first))):
-            for place in range(digits.shape[1] - 1, begin, -1):
-                if (place - begin) % FIXED_DIGITS > 0:
-                    digits[i, place - 1] += digits[i, place] >> np.int64(FIXED_BITS)
-                    digits[i, place] &= np.int64(FIXED_MASK)
-        first += every
+    for i in range(np.int64(cuda.grid(1)), digits.shape[0], cuda.gridsize(1)):
+        for place in range(digits.shape[1] - 1, begin, -1):
+            if (place - begin) % FIXED_DIGITS > 0:
+                digits[i, place - 1] += digits[i, place] >> np.int64(FIXED_BITS)
+                digits[i, place] &= np.int64(FIXED_MASK)
 
 
 def carry_tally(tally: Any, reliability: Any) -> None:
     """Moves what the tally has gathered into the records of the bins (bins, …), as `bins.drain_tally` does."""
-    bins, every = np.int64(reliability.shape[0]), np.int64(cuda.gridDim.x) * LANES
+    bins = np.int64(reliability.shape[0])
     unit = np.int64(1048576) // bins
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < bins:
-        for i in range(first + lane_from(), first + lane_to(min(np.int64(LANES), bins - first))):
-            for outcome in range(2):
-                packed, low = tally[2 * i + outcome, 0], tally[2 * i + outcome, 1]
-                rows = packed & np.int64(TALLY_MASK)
-                reliability[i, 0] += rows
-                reliability[i, RELIABILITY_SCORE + 1] += (packed >> np.int64(TALLY_SHIFT)) + rows * unit * i
-                reliability[i, RELIABILITY_SCORE + 2] += low
-                reliability[i, RELIABILITY_OUTCOME + 1] += outcome * (rows << np.int64(20))
-                tally[2 * i + outcome, 0] = 0
-                tally[2 * i + outcome, 1] = 0
-        first += every
+    for i in range(np.int64(cuda.grid(1)), bins, cuda.gridsize(1)):
+        for outcome in range(2):
+            packed, low = tally[2 * i + outcome, 0], tally[2 * i + outcome, 1]
+            rows = packed & np.int64(TALLY_MASK)
+            reliability[i, 0] += rows
+            reliability[i, RELIABILITY_SCORE + 1] += (packed >> np.int64(TALLY_SHIFT)) + rows * unit * i
+            reliability[i, RELIABILITY_SCORE + 2] += low
+            reliability[i, RELIABILITY_OUTCOME + 1] += outcome * (rows << np.int64(20))
+            tally[2 * i + outcome, 0] = 0
+            tally[2 * i + outcome, 1] = 0
 
 
 def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: Any, sums: Sums) -> None:
@@ -235,45 +232,45 @@ def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: An
     """
     ledger, weighted = sums.ledger[0], rows.weight.shape[0] > 0
     used: Any
-    used = normalized = clipped = beyond = np.int64(0)
+    used = normalized = clipped = beyond = ones = np.int64(0)
     bins = np.float64(sums.tally.shape[1] // 2)
     unit = np.float64(np.int64(1048576) // max(np.int64(bins), np.int64(1)))
-    every = np.int64(cuda.gridDim.x) * LANES
-    first = np.int64(cuda.blockIdx.x) * LANES
-    while first < n:
-        for lane in range(lane_from(), lane_to(min(np.int64(LANES), n - first))):
-            i = first + lane
-            if rows.code[i] != USED:
-                add_at(ledger, np.int64(rows.code[i]), 1)
-                continue
-            used += 1
-            normalized += np.int64((rows.flags[i] & NORMALIZED) != 0)
-            clipped += np.int64((rows.flags[i] & CLIPPED) != 0)
-            w = rows.weight[i] if weighted else 1.0
-            if weighted:
-                add_weight(sums.weight[0], w, np.int64(0))
-                beyond += np.int64(not FIXED_FROM <= w <= FIXED_TO)
-            if sums.classes.shape[1] > 0:
-                if sums.hard:
-                    record = sums.classes[0, np.int64(rows.label[i])]
-                    add_at(record, 0, 1)
-                    if weighted:
-                        add_fixed(record, np.int64(CLASS_WEIGHT), w)
+    two = sums.hard and sums.classes.shape[1] == 2
+    for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
+        if rows.code[i] != USED:
+            add_at(ledger, np.int64(rows.code[i]), 1)
+            continue
+        used += 1
+        normalized += np.int64((rows.flags[i] & NORMALIZED) != 0)
+        clipped += np.int64((rows.flags[i] & CLIPPED) != 0)
+        w = rows.weight[i] if weighted else 1.0
+        if weighted:
+            add_weight(sums.weight[0], w, np.int64(0))
+            beyond += np.int64(not FIXED_FROM <= w <= FIXED_TO)
+        if sums.classes.shape[1] > 0:
+            if sums.hard:
+                own = np.int64(rows.label[i])
+                record = sums.classes[0, own]
+                if two:
+                    ones += own
                 else:
-                    add_share(rows.out[outcome, i], w, sums.classes[0])
-            if bytes_ >= 0:
-                add_crossed(rows.out[loss, i], rows.out[bytes_, i], w, sums.cross[0, 0])
-            if sums.tally.shape[1] > 0:
-                record_of, packed, below = tally_parts(rows.out[score, i], rows.out[outcome, i], bins, unit)
-                add_at(sums.tally[0, record_of], 0, packed)
-                add_at(sums.tally[0, record_of], 1, below)
-            elif sums.reliability.shape[1] > 0:
-                most = np.float64(sums.reliability.shape[1])
-                place = np.int64(fine_bin(rows.out[score, i], most))
-                add_judged(rows.out[score, i], rows.out[outcome, i], w, weighted, sums.reliability[0, place])
-        first += every
+                    add_at(record, 0, 1)
+                if weighted:
+                    add_fixed(record, np.int64(CLASS_WEIGHT), w)
+            else:
+                add_share(rows.out[outcome, i], w, sums.classes[0])
+        if bytes_ >= 0:
+            add_crossed(rows.out[loss, i], rows.out[bytes_, i], w, sums.cross[0, 0])
+        if sums.tally.shape[1] > 0:
+            record_of, packed, below = tally_parts(rows.out[score, i], rows.out[outcome, i], bins, unit)
+            add_at(sums.tally[0, record_of], 0, packed)
+            add_at(sums.tally[0, record_of], 1, below)
+        elif sums.reliability.shape[1] > 0:
+            most = np.float64(sums.reliability.shape[1])
+            place = np.int64(fine_bin(rows.out[score, i], most))
+            add_judged(rows.out[score, i], rows.out[outcome, i], w, weighted, sums.reliability[0, place])
     if used > 0:
-        add_at(ledger, USED, used)
-        add_at(ledger, LEDGER_NORMALIZED, normalized)
-        add_at(ledger, LEDGER_CLIPPED, clipped)
-        add_at(ledger, LEDGER_BEYOND, beyond)
+        count_rows(ledger, used, normalized, clipped, beyond)
+        if two:
+            add_at(sums.classes[0, 0], 0, used - ones)
+            add_at(sums.classes[0, 1], 0, ones)

@@ -17,9 +17,6 @@ from streamloss.digits import (
     CLASS_WEIGHT,
     FIXED_DIGITS,
     HIGHEST,
-    LEDGER_BEYOND,
-    LEDGER_CLIPPED,
-    LEDGER_NORMALIZED,
     LOWEST,
 )
 from streamloss.errors import USED
@@ -28,7 +25,7 @@ from streamloss.ieee.elementary import INF
 from streamloss.jit import part
 from streamloss.kernels.atoms import add_at
 from streamloss.kernels.bins import add_fixed, add_judged, add_of_class, add_share, fine_bin, fixed_parts
-from streamloss.kernels.cuda.fold import NO_PARTS, UNITS, gathered, is_gathered
+from streamloss.kernels.cuda.fold import NO_PARTS, UNITS, count_rows, gathered, is_gathered
 from streamloss.kernels.fold import Rows, add_crossed
 from streamloss.kernels.grouped import PAGE_BITS, Groups, goes_far, moved, sorted_places, sums_of_groups, weight_fits
 from streamloss.kernels.limbs import add_int, add_weight
@@ -153,7 +150,7 @@ def add_values(rows: Rows, pieces: Pieces, groups: Groups) -> None:
                     if weighted:
                         add_with_weight(v, w, groups, g, q)
                     elif is_gathered(b):
-                        parts = gathered(v, j - first, parts)
+                        parts = gathered(v, parts)
                     elif abs(v) == INF:
                         infinite += 1
                     elif goes_far(v, w, weighted):
@@ -227,10 +224,7 @@ def add_besides(rows: Rows, pieces: Pieces, groups: Groups) -> None:
                     at = np.int64(fine_bin(score, np.float64(groups.reliability.shape[1])))
                     add_judged(score, outcome, w, weighted, groups.reliability[g, at])
         if used > 0:
-            add_at(ledger, USED, used)
-            add_at(ledger, LEDGER_NORMALIZED, normalized)
-            add_at(ledger, LEDGER_CLIPPED, clipped)
-            add_at(ledger, LEDGER_BEYOND, beyond)
+            count_rows(ledger, used, normalized, clipped, beyond)
         p += np.int64(cuda.gridDim.x)
 
 
