@@ -315,6 +315,8 @@ class Evaluator:
             self._check_merged()
         elif there is not None:
             there.check(self._plan)
+        if there is not None and not there.n:
+            return self
         jit.use_threads(self.threads)
         if there is not None:
             piece = self._on_device(self._plan).take(there, self._plan, self._rows)

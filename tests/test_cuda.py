@@ -228,6 +228,9 @@ def test_files(monkeypatch: pytest.MonkeyPatch) -> None:
         report = streamloss.evaluate(DATA / "cancer.parquet", device=device_, **given)
         assert report.digest == streamloss.evaluate(DATA / "cancer.parquet", **given).digest
         assert (report.run["device"], report.run["threads"]) == ("cuda", 2)
+    sliced = {"logits": "logits", "label": "label", "by": "group", "threads": 2, "batch_rows": 200}
+    report = streamloss.evaluate(DATA / "digits.parquet", device="cuda", **sliced)
+    assert report.digest == streamloss.evaluate(DATA / "digits.parquet", **sliced).digest
 
 
 def test_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

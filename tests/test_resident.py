@@ -146,6 +146,24 @@ def test_any_order_of_memory() -> None:
     )
 
 
+def test_names_of_classes() -> None:
+    arrays = given(3) | {"label": np.array(["cat", "dog", "owl"])[given(3, bad=False)["label"]]}
+    alike(arrays, arrays | {"logits": Lent(arrays["logits"])}, classes="cat,dog,owl")
+    arrays["label"][0] = "cow"
+    lent = {"logits": Lent(arrays["logits"]), "label": arrays["label"]}
+    with pytest.raises(DataError, match="row 0, column 'label': label out of range: found 'cow', expected"):
+        Evaluator(classes="cat,dog,owl").update(lent)
+
+
+def test_no_rows() -> None:
+    lent = {name: Lent(array) for name, array in given().items()}
+    none = {name: Lent(array[:0]) for name, array in given().items()}
+    evaluator = Evaluator(on_invalid="skip").update(none)
+    with pytest.raises(DataError, match="no rows yet"):
+        evaluator.state()
+    assert evaluator.update(lent).update(none).state().digest == Evaluator(on_invalid="skip").update(given()).state().digest
+
+
 def test_targets() -> None:
     arrays = {"logits": given(4)["logits"].astype(float), "target_logits": given(4, bad=False)["logits"][::-1].astype(float)}
     alike(arrays, {name: Lent(array) for name, array in arrays.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,7 @@ class Taker:
 
     def __init__(self, machine: Machine, plan: Plan, columns: Columns) -> None:
         self._machine, self._plan, self._columns, self._n = machine, plan, columns, columns.n
+        self._shown: dict[str, Callable[[int], object]] = {}  # how to say what stands in the host's columns
 
     def batch(self, first_row: int) -> Batch:
         """The rows, judged. Raises `DataError` for a mask that is neither true nor false."""
@@ -74,7 +76,8 @@ class Taker:
             rule = int(code[broken])
             role, array = {BYTES: ("bytes", size), WEIGHT: ("weight", weight)}.get(rule, ("label", label))
             assert array is not None and rule in (NAN, LABEL, BYTES, WEIGHT)
-            found[broken] = plan.columns[role][0], array[broken].item()
+            show = self._shown.get(role)
+            found[broken] = plan.columns[role][0], array[broken].item() if show is None else show(broken)
         return Batch(
             path=None, first_row=first_row, row_groups=None, columns=plan.roles, prediction=prediction, code=code,
             target=target, label=None if plan.task.label == "none" else label, weight=weights, bytes=size,
@@ -95,6 +98,7 @@ class Taker:
         column = column_of(self._columns.on_host, self._plan, role, name, path=None)
         if column.null is not None or column.wrong is not None:
             raise DataError("a null or a ragged row beside arrays on a device", place=Place(None, column=name))
+        self._shown[role] = column.show
         values = column.values.astype(np.int64) if role == "mask" else column.values
         return self._machine.to_device(values), ""
 
