@@ -20,8 +20,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import measuring, table, ways  # noqa: E402
+from benchmarks import gpu, measuring, table, ways  # noqa: E402
 from benchmarks.cases import CASES, Bar, Case, Data, Run  # noqa: E402
+from streamloss.kernels.cuda.machine import why_not  # noqa: E402
 
 INSTALLED = {peer: importlib.util.find_spec(peer) is not None for peer in ("duckdb", "polars", "sklearn", "torch")} | {
     "numpy": True,
@@ -204,3 +205,40 @@ def test_what_slices_cost_is_told(tmp_path: Path) -> None:
     pq.write_table(short, path)
     again = subprocess.run([*command, "--cases", "k10"], text=True, capture_output=True, timeout=300, cwd=ROOT)
     assert again.returncode == 0 and len(pq.read_table(path)) == 1000, again.stderr
+
+
+# ---- devices
+
+MEASURED = {
+    "device": "Some GPU",
+    "copy_bytes_per_second": 2e12,
+    "parity": [{"equal": True}, {"equal": False}],
+    "speed": [
+        {"kind": "logit", "classes": 0, "dtype": "float32", "bytes": 4e9, "bytes_per_second": 5e11, "torch_seconds": None},
+        {"kind": "pair", "classes": 32_000, "dtype": "float16", "bytes": 4e9, "bytes_per_second": 1e12, "torch_seconds": 0.01},
+    ],
+}
+
+
+def test_what_a_device_takes_is_a_table():
+    said = gpu.gpu_table(MEASURED)
+    assert said.startswith("Some GPU: digests equal the CPU's in 1 of 2 cases; a copy")
+    assert "reads and writes 2,000 GB/s." in said
+    assert "| binary logits, float32 | 500 | 25% | – |" in said
+    assert "| teacher and student logits, K = 32,000, float16 | 1,000 | 50% | 400 |" in said
+
+
+def test_the_readme_has_what_devices_took():
+    """Or says that none was asked."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = sorted((ROOT / "data" / "benchmarks").glob("gpu-*.json"))
+    assert ("**not yet measured**" in text) == (not measured)
+    for path in measured:
+        assert gpu.gpu_table(json.loads(path.read_text(encoding="utf-8"))) in text
+
+
+def test_where_there_is_no_device_it_is_said():
+    if why_not() is None:
+        pytest.skip("there is one")
+    done = subprocess.run([sys.executable, "scripts/gpu_check"], text=True, capture_output=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 1 and done.stderr == f"gpu_check: no CUDA device: {why_not()}\n"
