@@ -52,6 +52,7 @@ def _compiled(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) 
 
 def _made(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) -> str:
     # What a kernel calls is compiled for the device of this machine: say that there is one.
+    current = numba.cuda.dispatcher.get_current_device
     numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
     written: list[str] = []
     compile_ir = nvvm.compile_ir
@@ -65,6 +66,7 @@ def _made(kernel: Any, kinds: tuple[Any, ...], capability: tuple[int, int]) -> s
         text, _ = numba.cuda.compile_ptx(kernel, kinds, cc=capability)
     finally:
         nvvm.compile_ir = compile_ir
+        numba.cuda.dispatcher.get_current_device = current
     # The compiler of the device makes one instruction of such a product and a sum, whatever the sum's rounding was to be.
     if products := [line for ir in written for line in ir.splitlines() if " fmul " in line]:
         raise ValueError(f"may be fused: {products[0].strip()}")
