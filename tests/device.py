@@ -90,10 +90,11 @@ class There(np.ndarray[Any, Any]):
 
 
 def here(value: Any) -> Any:
-    """Arguments whose arrays are NumPy's."""
+    """Arguments whose arrays are NumPy's; they have to be the device's, or every launch would copy them there and back."""
     if isinstance(value, tuple):
         return type(value)(*map(here, value)) if hasattr(value, "_fields") else tuple(map(here, value))
-    return value.view(np.ndarray) if isinstance(value, np.ndarray) else value
+    assert isinstance(value, There) or not isinstance(value, np.ndarray)
+    return value.view(np.ndarray) if isinstance(value, There) else value
 
 
 class Emulated:

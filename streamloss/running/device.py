@@ -122,8 +122,9 @@ class OnDevice(Accumulator):
             self.task, self.options, NAMES[batch.prediction.dtype],
             "float64" if batch.target is None else NAMES[batch.target.dtype],
         )  # fmt: skip
+        loss = how.loss._replace(top_k=device.machine.send("top_k", how.loss.top_k))
         out = None if self._stays else self._values(n)
-        device.add(given, how.stored, how.stored_q, how.loss, out if len(self._kept) else None)
+        device.add(given, how.stored, how.stored_q, loss, out if len(self._kept) else None)
         if batch.resident:
             return
         for mine, theirs in ((batch.code, given.code), (flags, given.flags), (at_target, given.at_target)):

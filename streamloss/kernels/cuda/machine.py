@@ -76,9 +76,8 @@ class Cuda:
 
     def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
         """Runs a kernel in blocks of one warp, after what was launched before."""
-        if kernel not in _kernels:
-            _kernels[kernel] = device_kernel(kernel)
-        _kernels[kernel][blocks, WIDTH, self._stream](*arguments)
+        known = _kernels.get(kernel) or _kernels.setdefault(kernel, device_kernel(kernel))
+        known[blocks, WIDTH, self._stream](*arguments)
 
 
 def why_not() -> str | None:
