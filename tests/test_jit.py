@@ -84,7 +84,7 @@ runs = {
     "skip": ({**z3, "logits": np.where(rng.random((n, 3)) < 0.3, np.nan, z3["logits"])}, {"on_invalid": "skip"}),
     "ignored": (z3, {"ignore_index": int(z3["label"][0])}),
     "slices": ({**z3, "g": np.arange(n) % 2}, {"by": "g"}),
-    "slices, weights": ({**z3, "g": np.arange(n) % 2, "weight": rng.random(n)}, {"by": "g"}),
+    "slices, weights": ({**classes(n, 90), "g": np.arange(n) % 2, "weight": rng.random(n)}, {"by": "g"}),
 }
 names = json.loads(os.environ.get("RUNS", "null")) or list(runs)
 runs = {name: runs[name] for name in names}
@@ -95,7 +95,7 @@ print(json.dumps({name: report.digest for name, report in found.items()}))
 """
 
 CHECKED = ["logits", "logits, 129", "probs", "probs, 129", "normalize", "weights", "bytes", "pair, labelled", "pair, 129"]
-CHECKED += ["logit", "logit, soft", "logprob", "skip", "ignored"]
+CHECKED += ["logit", "logit, soft", "logprob", "skip", "ignored", "slices", "slices, weights"]
 
 # The smallest thing that needs compiled code; prints {calls, value, folder}.
 PROBE = """
@@ -158,12 +158,11 @@ def test_lanes_are_numbers_in_plain_python_too():
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_no_index_is_out_of_bounds(compiled, request):
+def test_no_index_is_out_of_bounds(compiled, tmp_path):
     """Numba's own checks of every index, in a cache of its own; compiling them takes long, so one type of each family, and
     LLVM is not asked to make them fast.
     """
-    kept = request.config.cache.mkdir("streamloss-checked")
-    checked = python(BATTERY, NUMBA_BOUNDSCHECK=1, NUMBA_OPT=0, STREAMLOSS_CACHE_DIR=kept, RUNS=json.dumps(CHECKED))
+    checked = python(BATTERY, NUMBA_BOUNDSCHECK=1, NUMBA_OPT=0, STREAMLOSS_CACHE_DIR=tmp_path, RUNS=json.dumps(CHECKED))
     assert list(checked) == CHECKED and differing(checked, compiled) == []
 
 
