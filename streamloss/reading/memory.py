@@ -47,9 +47,12 @@ def from_arrays(arrays: Mapping[str, Any]) -> pa.RecordBatch:
 
 
 def lies_on_device(array: Any) -> bool:
-    """Whether an array lies in the memory of a CUDA device, by what it says itself."""
+    """Whether an array lies in the memory of a CUDA device, by what it says itself; one that cannot say is the host's."""
     where = getattr(array, "__dlpack_device__", None)
-    return hasattr(array, "__cuda_array_interface__") if where is None else where()[0] in _ON_DEVICE
+    try:
+        return hasattr(array, "__cuda_array_interface__") if where is None else where()[0] in _ON_DEVICE
+    except (TypeError, ValueError, BufferError, RuntimeError):  # Arrow's, where there are nulls or lists
+        return False
 
 
 def _from_array(given: Any) -> tuple[pa.Array, dict[str, str] | None]:
