@@ -150,7 +150,10 @@ class Grid:
             return [one for each in value for one in self._flattened(each)]
         if not isinstance(value, np.ndarray):
             return [value]
-        low, high = np.lib.array_utils.byte_bounds(value) if value.size else (value.ctypes.data, value.ctypes.data)
+        low = high = value.ctypes.data
+        if value.size:
+            reach = [(n - 1) * stride for n, stride in zip(value.shape, value.strides, strict=True)]
+            low, high = low + sum(min(r, 0) for r in reach), high + sum(max(r, 0) for r in reach) + value.itemsize
         at = self.size + 256 + value.ctypes.data - low
         self.arrays.append((value, at))
         self.copies.append((low, high - low, self.size + 256))
