@@ -35,6 +35,12 @@ def _unordered(a: Any, b: Any) -> Any:
     return np.isnan(a) | np.isnan(b)
 
 
+def _ones(a: Any) -> Any:
+    """How many bits are set."""
+    whole = np.ascontiguousarray(np.atleast_1d(a))
+    return np.unpackbits(whole.view(np.uint8).reshape(len(whole), -1), axis=1).sum(axis=1, dtype=np.uint32)
+
+
 def _dtype(kind: str) -> Any:
     """The NumPy type of a PTX type such as s64 or f32."""
     if kind == "pred":
@@ -453,7 +459,7 @@ class Grid:
         return self._simple(o, [kind, kind, np.dtype(np.uint32), np.dtype(np.uint32)], insert)
 
     def _do_popc(self, op: list[str], o: list[str]) -> Callable[[], None]:
-        return self._simple(o, [_dtype(op[-1])], lambda a: np.bitwise_count(a).astype(np.uint32))
+        return self._simple(o, [_dtype(op[-1])], _ones)
 
     def _do_setp(self, op: list[str], o: list[str]) -> Callable[[], None]:
         name, kind = op[1], _dtype(op[-1])
