@@ -244,6 +244,12 @@ def test_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         streamloss.evaluate(DATA / "cancer.parquet", device="gpu", **given)  # type: ignore[arg-type]
 
 
+def test_an_older_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "version", lambda _: "0.61.2")
+    with pytest.warns(devices.NoDevice, match=r"^no CUDA device: it needs numba 0\.68 or newer, and this is 0\.61\.2;"):
+        assert devices.chosen("cuda") == "cpu"
+
+
 def test_why_there_is_none() -> None:
     why = machine.why_not()
     assert why is None or (why and "\n" not in why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from streamloss.errors import UsageError
@@ -12,6 +13,8 @@ from streamloss.running.measure import Accumulator
 
 if TYPE_CHECKING:
     from streamloss.running.device import OnDevice
+
+_NUMBA = (0, 68)  # with an older one the CPU's kernels may not compile once a device's have
 
 Device = Literal["auto", "cpu", "cuda"]
 Chosen = Literal["cpu", "cuda"]
@@ -41,6 +44,8 @@ def chosen(device: Device) -> Chosen:
 def _why_not() -> str | None:
     if importlib.util.find_spec("numba_cuda") is None:
         return "it needs the extra, pip install 'streamloss[cuda]'"
+    if tuple(map(int, (found := version("numba")).split(".")[:2])) < _NUMBA:
+        return f"it needs numba {'.'.join(map(str, _NUMBA))} or newer, and this is {found}"
     from streamloss.kernels.cuda.machine import why_not
 
     return why_not()
