@@ -313,15 +313,14 @@ class Evaluator:
         if self._plan is None:
             self._plan = open_input(batch, self.options).plan if there is None else there.plan(self.options)
             self._check_merged()
-        elif there is not None:
-            there.check(self._plan)
-        if there is not None and not there.n:
-            return self
         jit.use_threads(self.threads)
-        if there is not None:
-            piece = self._on_device(self._plan).take(there, self._plan, self._rows)
-        else:
+        if there is None:
             piece = convert(batch, self._plan, path=None, first_row=self._rows)
+        else:
+            there.check(self._plan)
+            if not there.n:
+                return self
+            piece = self._on_device(self._plan).take(there, self._plan, self._rows)
         if self._accumulator is None:
             self._accumulator = accumulator(self._device, self._plan.task, self.options, self.threads)
         # On a device a large batch costs no more than several small ones, and taking it back the same.
