@@ -119,8 +119,8 @@ class Emulated:
     def room(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return np.full(shape, 77, dtype=dtype).view(There)
 
-    def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
-        run(kernel, here(arguments), blocks)
+    def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...], warps: int = 1) -> None:
+        run(kernel, here(arguments), blocks, warps * ptx.WARP)
 
 
 # `scripts/gpu_check` has the tests run on the device of this machine; Numba's simulator stands in the place of one.

@@ -176,12 +176,15 @@ class Grid:
     def _go(self) -> None:
         code = self.kernel.instructions
         end = len(code)
-        pc = np.zeros(self.n, dtype=np.int64)
+        pc, waits = np.zeros(self.n, dtype=np.int64), np.zeros(self.n, dtype=bool)
         while True:
-            at = int(pc.min())
+            ready = np.where(waits, end, pc) if waits.any() else pc
+            at = int(ready.min())
             if at >= end:
+                if waits.any():
+                    raise AssertionError(f"a warp has parted before {code[pc[waits].min()].text}")
                 return
-            mask = pc == at
+            mask = ready == at
             self.mask = None if mask.all() else mask
             while True:
                 instruction = code[at]
@@ -198,7 +201,10 @@ class Grid:
                     pc[mask] = np.where(taken, end, at + 1)[mask]
                     break
                 if self._waits(instruction):
-                    self._meet(mask, at, pc)
+                    mask = self._met(mask, at, pc, waits)
+                    if not mask.any():
+                        break
+                    self.mask = None if mask.all() else mask
                 step = self.steps.get(at)
                 if step is None:
                     step = self.steps[at] = self._compiled(instruction)
@@ -218,15 +224,14 @@ class Grid:
     def _waits(instruction: Instruction) -> bool:
         return instruction.op[0] in ("bar", "shfl", "vote")
 
-    def _meet(self, mask: Array, at: int, pc: Array) -> None:
-        """Threads that are furthest behind have come to what all of a warp do together: then all of it must be here."""
-        warps = mask.reshape(-1, WARP)
-        if (warps.any(axis=1) != warps.all(axis=1)).any():
-            raise AssertionError(f"a warp has parted before {self.kernel.instructions[at].text}")
-        if self.kernel.instructions[at].op[:2] == ["bar", "sync"]:
-            blocks = mask.reshape(self.blocks, -1)
-            if (blocks.any(axis=1) != blocks.all(axis=1)).any():
-                raise AssertionError(f"a block has parted before {self.kernel.instructions[at].text}")
+    def _met(self, mask: Array, at: int, pc: Array, waits: Array) -> Array:
+        """Of threads that have come to what all of a warp, or a block, do together: those of whom all are here. Others wait."""
+        pc[mask] = at
+        here = mask | (waits & (pc == at))
+        every = self.threads if self.kernel.instructions[at].op[:2] == ["bar", "sync"] else WARP
+        go: Array = here & np.repeat(here.reshape(-1, every).all(axis=1), every)
+        waits[here] = ~go[here]
+        return go
 
     def _guard(self, instruction: Instruction) -> Array:
         if instruction.guard is None:

@@ -15,7 +15,7 @@ import pytest
 import streamloss
 from streamloss import jit
 from streamloss.errors import DataError, UsageError
-from streamloss.kernels.cuda import columns, groups, machine
+from streamloss.kernels.cuda import columns, groups, long, machine
 from streamloss.kernels.cuda.rows import pair
 from streamloss.options import Options
 from streamloss.reading.batch import Batch
@@ -125,6 +125,24 @@ def test_classes(form: str, k: int, options: dict[str, Any]) -> None:
     with np.errstate(all="ignore"):
         x = {"logits": z, "probs": p, "logprobs": np.log(p)}[form].astype(np.float32)
     alike({form: x, "label": y}, **options)
+
+
+@pytest.mark.parametrize("together", [1, 1 << 30], ids=["by four warps", "by one"])
+@pytest.mark.parametrize("k", [130, 1100, 2100])
+def test_long_rows(k: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row's chunks of 512 classes are added up in their order, whoever has summed them."""
+    monkeypatch.setattr(long, "TOGETHER", together)
+    z, p, y = rows(k)
+    z[20, [5, 600 % k, 1000 % k]] = 40.0  # a peak that several warps see
+    y[20:23] = 600 % k, k - 1, 5
+    z[21, k - 1] = z[22, 0] = 50.0
+    with np.errstate(all="ignore"):
+        for form, x in (("logits", z.astype(np.float32)), ("probs", p), ("logprobs", np.log(p))):
+            alike({form: x, "label": y}, sum_tolerance=1e-3)
+    t = z[::-1].copy()
+    t[20:23] = z[20:23]
+    t[23, -1] = z[23, 0] = 60.0
+    alike({"logits": z, "target_logits": t, "label": y})
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
@@ -292,7 +310,7 @@ def launched(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:
     found: list[tuple[Any, tuple[Any, ...]]] = []
 
     class Listed(device.Emulated):
-        def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+        def launch(self, kernel: Any, blocks: tuple[int, int], arguments: tuple[Any, ...], warps: int = 1) -> None:
             found.append((kernel, arguments))
 
     r = np.random.default_rng(0)

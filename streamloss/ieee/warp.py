@@ -33,9 +33,16 @@ def lane(builder: Any) -> Any:
     return builder.zext(builder.call(declared(builder, "llvm.nvvm.read.ptx.sreg.laneid", I32, []), []), I64)
 
 
+def _met(builder: Any, name: str, result: Any, operands: Any) -> Any:
+    """A function that all threads of a warp call together: the compiler may not make two calls of one."""
+    function = declared(builder, name, result, operands)
+    function.attributes.add("convergent")
+    return function
+
+
 def together(builder: Any) -> None:
     """What the warp's threads have stored before is seen by all of them after."""
-    builder.call(declared(builder, "llvm.nvvm.bar.warp.sync", ir.VoidType(), [I32]), [_ALL])
+    builder.call(_met(builder, "llvm.nvvm.bar.warp.sync", ir.VoidType(), [I32]), [_ALL])
 
 
 def _exchanged(builder: Any, value: Any, how: Any, which: Any) -> Any:
@@ -48,7 +55,7 @@ def _exchanged(builder: Any, value: Any, how: Any, which: Any) -> Any:
         low, high = (builder.zext(_exchanged(builder, half, how, which), I64) for half in (low, high))
         return builder.or_(low, builder.shl(high, I64(32)))
     pair = ir.LiteralStructType((I32, I1))
-    function = declared(builder, "llvm.nvvm.shfl.sync.i32", pair, [I32] * 5)
+    function = _met(builder, "llvm.nvvm.shfl.sync.i32", pair, [I32] * 5)
     return builder.extract_value(builder.call(function, [_ALL, how, value, which, I32(LANES - 1)]), 0)
 
 
@@ -136,7 +143,7 @@ def _meet(context: Any, builder: Any, _sig: Any, _args: Any) -> Any:
 
 def _count_of(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
     both = ir.LiteralStructType((I32, I1))
-    vote = declared(builder, "llvm.nvvm.vote.sync", both, [I32, I32, I1])
+    vote = _met(builder, "llvm.nvvm.vote.sync", both, [I32, I32, I1])
     return builder.zext(builder.ctpop(builder.extract_value(builder.call(vote, [_ALL, _BALLOT, args[0]]), 0)), I64)
 
 

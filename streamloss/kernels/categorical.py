@@ -30,7 +30,7 @@ from streamloss.kernels.panel import (
     load_rows,
     mark_labels,
     power,
-    short_ranks,
+    short_labels,
     times,
     write_labelled,
 )
@@ -210,7 +210,7 @@ def write_rows(
 
 
 @loop
-def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room: Room) -> None:
+def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room: Any) -> None:
     """Σ min(−ln p_j, cap) and Σ focal over one long row's classes, into its column of the figures."""
     form, scale, k = stored.form, stored.scale, x.shape[1]
     full = k // LANES
@@ -231,15 +231,11 @@ def smooth_long(x: Any, row: int, column: Any, stored: Stored, loss: Loss, room:
 @part
 def sum_short(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: Room) -> None:
     """The statistics of up to 32 rows of SMALL classes or fewer, one in every lane, and what their labels stand for."""
-    k, label, code, panel, figures = x.shape[1], rows.label, rows.code, room.panel, room.figures
-    load_rows(x, first, count, code, panel)
+    k, panel = x.shape[1], room.panel
+    load_rows(x, first, count, rows.code, panel)
     short_sides(stored.form, panel, k, stored.scale, room.side, room.d, room.e, np.int64(-1))
-    if label.shape[0] > 0:
-        for lane in range(lane_from(), lane_to(np.int64(LANES))):
-            y = label[first + lane] if lane < count and code[first + lane] == USED else 0
-            figures[LABEL_, lane] = y
-            figures[OWN, lane] = widen(panel[y, lane])
-        store(figures, RANK, 0, short_ranks(panel, k, load(figures, OWN, 0), load(figures, LABEL_, 0)))
+    if rows.label.shape[0] > 0:
+        short_labels(panel, k, first, count, rows.label, rows.code, room.figures, np.int64(OWN))
 
 
 @part
@@ -265,16 +261,20 @@ def sum_long(x: Any, first: int, count: int, rows: Rows, stored: Stored, room: R
 @part
 def write_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Room, out: Any, at: Any) -> None:
     """The values of up to 32 rows."""
-    form, scale, tolerance, normalize = stored
-    k, label, code = x.shape[1], rows.label, rows.code
-    labelled = label.shape[0] > 0
-    side, figures = room.side, room.figures
-    if labelled:
-        mark_labels(label, first, count, k, code)
-    if k <= SMALL:
+    if rows.label.shape[0] > 0:
+        mark_labels(rows.label, first, count, x.shape[1], rows.code)
+    if x.shape[1] <= SMALL:
         sum_short(x, first, count, rows, stored, room)
     else:
         sum_long(x, first, count, rows, stored, room)
+    finish_block(x, first, count, rows, stored, loss, room, out, at)
+
+
+@part
+def finish_block(x: Any, first: int, count: int, rows: Rows, stored: Stored, loss: Loss, room: Any, out: Any, at: Any) -> None:
+    """The values of up to 32 rows whose sums are found."""
+    form, scale, tolerance, normalize = stored
+    k, code, labelled, side, figures = x.shape[1], rows.code, rows.label.shape[0] > 0, room.side, room.figures
     if side_suspects(form, tolerance, normalize, side, count) > 0:
         for lane in range(lane_from(), lane_to(count)):
             i = first + lane

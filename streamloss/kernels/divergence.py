@@ -81,6 +81,68 @@ def jensen(q: float, p: float, d: float) -> Any:
     return select(size <= NEAR, both * (s * inner), 0.5 * far)
 
 
+@scalar
+def log_of(form: int, v: float, peak: float, scale: float, shift: float) -> Any:
+    """ln p of a stored value."""
+    if form == LOGITS:
+        return (v - peak) * scale - shift
+    return (log(v) if form == PROBS else v) - shift
+
+
+@scalar
+def smoothed(q: float, kept: float, share: float, there: float) -> Any:
+    """q' = (1 − E)·q + E/K and its logarithm; 0 and −inf past the first `there` lanes."""
+    q = kept * q + share
+    inside = numbered(q) < there
+    return select(inside, q, 0.0), select(inside, log(q), -INF)
+
+
+@scalar
+def with_entropies(a: float, la: float, lb: float, entropy: float, cross: float) -> Any:
+    """Σ q·ln(1/q) and Σ q·ln(1/p) with another class added."""
+    some = a > 0.0
+    return fma(-a, select(some, la, 0.0), entropy), fma(-a, select(some, lb, 0.0), cross)
+
+
+@scalar
+def is_cut(a: float, lb: float, cap: float, least: float) -> Any:
+    """Whether the class counts and its ln(1/p) is not between `least` and `cap`."""
+    return (a > 0.0) & ((lb < -cap) | (lb > -least))
+
+
+@scalar
+def within(lb: float, cap: float, least: float) -> Any:
+    """ln p such that ln(1/p) is between `least` and `cap`."""
+    lb = select(lb < -cap, -cap, lb)
+    return select(lb > -least, -least, lb)
+
+
+@scalar
+def above_floor(a: float, b: float, la: float, lb: float, cap: float, floor: float, by_log: bool) -> Any:
+    """q·d − q + p and q − p with no p below the floor e^−cap; `by_log`: see `add_capped`."""
+    cut = lb < -cap
+    under, d = select(cut, floor, b), la - select(cut, -cap, lb)
+    term, _, tail, _ = brackets(a, under, d)
+    return term, select(abs(d) <= NEAR, a * (d - tail), a - under) if by_log else a - under
+
+
+@scalar
+def above_floor_back(a: float, b: float, la: float, lb: float, cap: float, floor: float, by_log: bool) -> Any:
+    """The same of the other direction."""
+    cut = la < -cap
+    under, d = select(cut, floor, a), select(cut, -cap, la) - lb
+    _, term, _, tail = brackets(under, b, d)
+    return term, select(abs(d) <= NEAR, -b * (d + tail), b - under) if by_log else b - under
+
+
+@scalar
+def focal_term(a: float, b: float, lb: float, cap: float, gamma: float, alpha: float) -> Any:
+    """What a class adds to the focal loss."""
+    rest, paid = 1.0 - b, -lb
+    lost = times(alpha * power(select(rest > 0.0, rest, 0.0), gamma), select(paid < cap, paid, cap))
+    return times(a, lost)
+
+
 @loop
 def expand(form: int, normalize: bool, at: Source, start: int, steps: Any, scale: float, keep: Any, side: Side) -> None:
     """ln p and p of the stored values of steps start … start + steps; −inf and 0 for probability 0.
@@ -92,8 +154,8 @@ def expand(form: int, normalize: bool, at: Source, start: int, steps: Any, scale
         peak, share = load(side.side, PEAK, 0), load(side.side, TOP, 0)
         for step in range(steps):
             s = start + step
-            d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
-            store(side.logs, step, 0, d - shift)
+            v = load(at.x, at.row + at.down * s, at.across * s)
+            store(side.logs, step, 0, log_of(LOGITS, v, peak, scale, shift))
             store(side.chances, step, 0, load(side.e, keep + s, 0) * share)
     elif form == LOGPROBS:
         for step in range(steps):
@@ -114,10 +176,9 @@ def smooth(steps: Any, last: Any, smoothing: float, k: int, side: Side) -> None:
     """q' = (1 − E)·q + E/K; the last step has `last` classes, and the lanes past them stay 0."""
     kept, share = 1.0 - smoothing, smoothing / k
     for step in range(steps):
-        q = kept * load(side.chances, step, 0) + share
-        there = numbered(q) < np.float64(LANES if step < steps - 1 else last)
-        store(side.chances, step, 0, select(there, q, 0.0))
-        store(side.logs, step, 0, select(there, log(q), -INF))
+        a, la = smoothed(load(side.chances, step, 0), kept, share, np.float64(LANES if step < steps - 1 else last))
+        store(side.chances, step, 0, a)
+        store(side.logs, step, 0, la)
 
 
 @loop
@@ -126,13 +187,10 @@ def add_entropies(steps: Any, cap: float, least: float, q: Side, p: Side, sums: 
     entropy = cross = lanes(0.0)
     for step in range(steps):
         a, la, lb = load(q.chances, step, 0), load(q.logs, step, 0), load(p.logs, step, 0)
-        some = a > 0.0
         if cap < INF:
-            add_to(sums, CUT, select(some & ((lb < -cap) | (lb > -least)), lanes(1.0), 0.0))
-            lb = select(lb < -cap, -cap, lb)
-            lb = select(lb > -least, -least, lb)
-        entropy = fma(-a, select(some, la, 0.0), entropy)
-        cross = fma(-a, select(some, lb, 0.0), cross)
+            add_to(sums, CUT, select(is_cut(a, lb, cap, least), lanes(1.0), 0.0))
+            lb = within(lb, cap, least)
+        entropy, cross = with_entropies(a, la, lb, entropy, cross)
     add_to(sums, Q_ENTROPY, entropy)
     add_to(sums, CROSS, cross)
 
@@ -159,16 +217,10 @@ def add_capped(steps: Any, by_log: bool, cap: float, q: Side, p: Side, sums: Any
     floor = exp_nonpositive(lanes(-cap))
     for step in range(steps):
         a, b, la, lb = load(q.chances, step, 0), load(p.chances, step, 0), load(q.logs, step, 0), load(p.logs, step, 0)
-        cut = lb < -cap
-        under, d = select(cut, floor, b), la - select(cut, -cap, lb)
-        term, _, tail, _ = brackets(a, under, d)
-        gap = select(abs(d) <= NEAR, a * (d - tail), a - under) if by_log else a - under
+        term, gap = above_floor(a, b, la, lb, cap, floor, by_log)
         add_to(sums, FORWARD, term)
         add_to(sums, GAP, gap)
-        cut = la < -cap
-        under, d = select(cut, floor, a), select(cut, -cap, la) - lb
-        _, term, _, tail = brackets(under, b, d)
-        gap = select(abs(d) <= NEAR, -b * (d + tail), b - under) if by_log else b - under
+        term, gap = above_floor_back(a, b, la, lb, cap, floor, by_log)
         add_to(sums, BACKWARD, term)
         add_to(sums, BACK_GAP, gap)
 
@@ -190,9 +242,8 @@ def add_focal(steps: Any, cap: float, gamma: float, alpha: float, q: Side, p: Si
     """Adds the focal loss."""
     focal = load(sums, FOCAL_, 0)
     for step in range(steps):
-        rest, paid = 1.0 - load(p.chances, step, 0), -load(p.logs, step, 0)
-        lost = times(alpha * power(select(rest > 0.0, rest, 0.0), gamma), select(paid < cap, paid, cap))
-        focal = focal + times(load(q.chances, step, 0), lost)
+        a, b, lb = load(q.chances, step, 0), load(p.chances, step, 0), load(p.logs, step, 0)
+        focal = focal + focal_term(a, b, lb, cap, gamma, alpha)
     store(sums, FOCAL_, 0, focal)
 
 

@@ -42,7 +42,7 @@ from streamloss.kernels.panel import (
     load_rest,
     load_rows,
     mark_labels,
-    short_ranks,
+    short_labels,
     write_labelled,
 )
 from streamloss.kernels.sides import (
@@ -81,7 +81,7 @@ OWN, LABEL_, RANK, AGREE, INNER, TOPS = range(6)
 
 @part
 def write_rows(
-    first: int, count: int, labelled: bool, exact: bool, loss: Loss, room: Room, flags: Any, out: Any, at: Any
+    first: int, count: int, labelled: bool, exact: bool, loss: Loss, room: Any, flags: Any, out: Any, at: Any
 ) -> None:
     """The columns of up to 32 rows into their slots; `exact` when both sides sum to 1 by construction."""
     sums, own = room.sums, room.own
@@ -124,7 +124,7 @@ def first_at(x: Any, row: int, value: float) -> Any:
 
 
 @loop
-def short_tops(side: Side, k: int) -> Any:
+def short_tops(side: Any, k: int) -> Any:
     """The first of each lane's classes that has its peak."""
     peak, top = load(side.side, PEAK, 0), lanes(-1.0)
     for j in range(k):
@@ -142,11 +142,7 @@ def sum_short(xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: St
     short_sides(stored_p.form, room.p.panel, k, stored_p.scale, room.p.side, room.d, room.p.e, nowhere)
     store(own, AGREE, 0, select(short_tops(room.q, k) == short_tops(room.p, k), lanes(1.0), 0.0))
     if rows.label.shape[0] > 0:
-        for lane in range(lane_from(), lane_to(np.int64(LANES))):
-            y = rows.label[first + lane] if lane < count and rows.code[first + lane] == USED else 0
-            own[LABEL_, lane] = y
-            own[OWN, lane] = widen(room.p.panel[y, lane])
-        store(own, RANK, 0, short_ranks(room.p.panel, k, load(own, OWN, 0), load(own, LABEL_, 0)))
+        short_labels(room.p.panel, k, first, count, rows.label, rows.code, own, np.int64(OWN))
 
 
 @part
@@ -171,6 +167,18 @@ def judge(xq: Any, xp: Any, first: int, count: Any, rows: Rows, stored_q: Stored
 
 
 @part
+def finish_sides(
+    xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: Stored, stored_p: Stored, q: Any, p: Any, own: Any
+) -> None:
+    """From the sums of up to 32 rows to their figures, once the rows are judged."""
+    judge(xq, xp, first, count, rows, stored_q, stored_p, q, p)
+    finish_side(stored_q.form, stored_q.normalize, q)
+    finish_side(stored_p.form, stored_p.normalize, p)
+    store(own, INNER, 0, load(p, ENTROPY_, 0))
+    store(own, TOPS, 0, load(p, TOP, 0))
+
+
+@part
 def add_short(
     xq: Any, xp: Any, first: int, count: int, rows: Rows, stored_q: Stored, stored_p: Stored, loss: Loss, room: Room
 ) -> None:
@@ -178,11 +186,7 @@ def add_short(
     k, q, p, sums, own = xp.shape[1], room.q, room.p, room.sums, room.own
     nowhere, one = np.int64(0), np.int64(1)
     sum_short(xq, xp, first, count, rows, stored_q, stored_p, room)
-    judge(xq, xp, first, count, rows, stored_q, stored_p, q.side, p.side)
-    finish_side(stored_q.form, stored_q.normalize, q.side)
-    finish_side(stored_p.form, stored_p.normalize, p.side)
-    store(own, INNER, 0, load(p.side, ENTROPY_, 0))
-    store(own, TOPS, 0, load(p.side, TOP, 0))
+    finish_sides(xq, xp, first, count, rows, stored_q, stored_p, q.side, p.side, own)
     for each in range(SUMS):
         store(sums, each, 0, lanes(0.0))
     at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)

@@ -18,7 +18,6 @@ from streamloss.ieee.bits import (
     LANES,
     SQUARE,
     by_column,
-    by_lane,
     lane_from,
     lane_to,
     lanes,
@@ -83,7 +82,7 @@ class Source(NamedTuple):
 def turns(x: Any, first: Any, rows: int, code: Any) -> Any:
     """Whether 32 rows may be taken in squares: all are used, and so many values follow that a square ends in the array."""
     n, k = x.shape
-    if by_lane() or rows < LANES or (first + LANES) * k + SQUARE > n * k:
+    if rows < LANES or (first + LANES) * k + SQUARE > n * k:
         return False
     some = np.int64(0)
     for lane in range(LANES):
@@ -182,6 +181,18 @@ def short_ranks(panel: Any, k: int, own: Any, label: Any) -> Any:
         for j in range(k):
             rank = select((load(panel, j, 0) == own) & (np.float64(j) < label), rank + 1.0, rank)
     return rank
+
+
+@part
+def short_labels(panel: Any, k: int, first: int, count: int, label: Any, code: Any, into: Any, at: Any) -> None:
+    """What the labels stand for of up to 32 rows in a panel: the label's stored value, the label itself and its rank become
+    rows at, at + 1 and at + 2 of `into`.
+    """
+    for lane in range(lane_from(), lane_to(np.int64(LANES))):
+        y = label[first + lane] if lane < count and code[first + lane] == USED else 0
+        into[at + 1, lane] = y
+        into[at, lane] = widen(panel[y, lane])
+    store(into, at + 2, 0, short_ranks(panel, k, load(into, at, 0), load(into, at + 1, 0)))
 
 
 @part

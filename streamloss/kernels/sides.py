@@ -14,7 +14,6 @@ import numpy as np
 from streamloss.errors import ALL_NEGATIVE_INFINITY, NAN, NEGATIVE_PROBABILITY, POSITIVE_INFINITY, ROW_SUM
 from streamloss.ieee.bits import (
     LANES,
-    by_lane,
     count_of,
     fma,
     lanes,
@@ -60,43 +59,52 @@ def find_peaks(panel: Any, k: int, side: Any) -> None:
 
 
 @part
-def stand_before(x: Any, row: int, first: Any, stop: Any, mine: Any, or_equal: bool, best: Any, count: Any) -> Any:
-    """(best, count) after steps first … stop of a long row: the largest value of every lane, and of how many the value is above
-    the label's (`or_equal`: or equal to it). AHEAD steps at a time, so that as many loads are on their way.
-    """
-    s, whole = np.int64(first), stop - max(stop - first, np.int64(0)) % AHEAD
+def pass_over(x: Any, row: int, first: Any, stop: Any, mine: Any, or_equal: bool, best: Any, count: Any, at: Any) -> Any:
+    """`stand_before` of steps that are all before the label's (`or_equal`), or all behind it."""
+    s, whole, now = np.int64(first), stop - max(stop - first, np.int64(0)) % AHEAD, narrow(x, np.float64(first))
     while s < whole:
         i = np.int64(0)
         while i < AHEAD:
             v = load_narrow(x, row, LANES * (s + i))
-            best = select(v > best, v, best)
+            best, at = select(v > best, v, best), select(v > best, now, at)
             count = select(v >= mine if or_equal else v > mine, count + 1.0, count)
+            now = now + 1.0
             i += 1
         s += AHEAD
     while s < stop:
         v = load_narrow(x, row, LANES * s)
-        best = select(v > best, v, best)
+        best, at = select(v > best, v, best), select(v > best, now, at)
         count = select(v >= mine if or_equal else v > mine, count + 1.0, count)
+        now = now + 1.0
         s += 1
-    return best, count
+    return best, count, at
+
+
+@part
+def stand_before(x: Any, row: int, label: Any, own: Any, first: Any, stop: Any) -> Any:
+    """Of every lane in steps first … stop of a long row: the largest value, how many classes stand before the label, which is a
+    greater value or an equal one of lower index, and the step that the largest is first seen in, −1 where there is none above
+    −inf. A label of −1, whose value is inf, is none. AHEAD steps at a time, so that as many loads are on their way.
+    """
+    mine, best, count, at = narrow(x, own), narrow(x, -INF), narrow(x, 0.0), narrow(x, -1.0)
+    split = label // LANES if label >= 0 else np.int64(0)  # the step that has the label
+    best, count, at = pass_over(x, row, first, min(split, stop), mine, True, best, count, at)
+    if first <= split < stop:
+        v = load_narrow(x, row, LANES * split)
+        best, at = select(v > best, v, best), select(v > best, narrow(x, np.float64(split)), at)
+        earlier = (v == mine) & (numbered(v) < np.float64(label - LANES * split))
+        count = select((v > mine) | earlier, count + 1.0, count)
+    return pass_over(x, row, max(first, split + 1), stop, mine, False, best, count, at)
 
 
 @loop
 def peak_and_rank(x: Any, row: int, label: Any, rest: int, panel: Any, found: Any) -> None:
-    """found[0], found[1] = the largest value of a long row, and how many classes stand before its label: greater values, and
-    equal ones of lower index. A label of −1 is none; the row's last classes are in the panel where rest is 1.
+    """found[0], found[1] = the largest value of a long row, and how many classes stand before its label. A label of −1 is none;
+    the row's last classes are in the panel where rest is 1.
     """
     full = x.shape[1] // LANES
     own = widen(x[row, label]) if label >= 0 else INF
-    mine, best, count = narrow(x, own), narrow(x, -INF), narrow(x, 0.0)
-    split = label // LANES if label >= 0 else np.int64(0)  # the step that has the label
-    best, count = stand_before(x, row, np.int64(0), min(split, full), mine, True, best, count)
-    if split < full:
-        v = load_narrow(x, row, LANES * split)
-        best = select(v > best, v, best)
-        earlier = (v == mine) & (numbered(v) < np.float64(label - LANES * split))
-        count = select((v > mine) | earlier, count + 1.0, count)
-    best, count = stand_before(x, row, split + 1, full, mine, False, best, count)
+    best, count, _ = stand_before(x, row, label, own, np.int64(0), full)
     before = np.int64(sum_of(widen(count)))
     peak = np.float64(max_of(best))
     if rest > 0:
@@ -131,31 +139,19 @@ def with_exponential(d: float, e: float, others: float, top: float, inner: float
     return select(below, others + e, others), select(below, top, top + 1.0), fma(e, d, inner), fma(e, e, squares)
 
 
-@part
-def add_sums(side: Any, others: Any, top: Any, inner: Any, squares: Any) -> None:
-    """Adds what CHUNK steps have come to."""
-    add_to(side, OTHERS, others)
-    add_to(side, TOP, top)
-    add_to(side, ENTROPY_, inner)
-    add_to(side, SQUARES, squares)
+@scalar
+def with_probability(p: float, total: float, bad: float, inner: float, squares: float) -> Any:
+    """The sums with another class added: Σp, the number of p < 0, Σp·ln p and Σp²."""
+    inner = fma(p, log(select(p > 0.0, p, 1.0)), inner)
+    return total + p, select(p < 0.0, bad + 1.0, bad), inner, fma(p, p, squares)
 
 
-@part
-def sum_at_once(at: Source, start: int, count: int, peak: Any, scale: float, side: Any, kept: Any, keep: Any) -> None:
-    """The sums of `count` steps by a thread that has one lane: its registers are where d and e stay. Of `range` the compiler of
-    a device would make many instructions more a step.
-    """
-    others = top = inner = squares = lanes(0.0)
-    s, stop = np.int64(start), np.int64(start + count)
-    while s < stop:
-        d = (load(at.x, at.row + at.down * s, at.across * s) - peak) * scale
-        d = select(d < -708.0, -708.0, d)
-        e = exp_inner(d)
-        others, top, inner, squares = with_exponential(d, e, others, top, inner, squares)
-        if keep >= 0:
-            store(kept, keep + s, 0, select(d > -708.0, e, 0.0))
-        s += 1
-    add_sums(side, others, top, inner, squares)
+@scalar
+def with_logprob(v: float, total: float, inner: float, squares: float) -> Any:
+    """The sums with another class added: Σp, Σp·ln p and Σp² with p = exp of the log-probability."""
+    v = select(v < -1000.0, -1000.0, v)
+    p = exp_nonpositive(select(v > 700.0, 700.0, v))
+    return total + p, fma(p, v, inner), fma(p, p, squares)
 
 
 @loop
@@ -166,13 +162,6 @@ def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept:
     −708, d counts as −708, so that −inf adds 2^-1021 where it should add 0: see NOTHING. What is kept is 0 there.
     """
     peak = load(side, PEAK, 0)
-    if by_lane():
-        whole = steps - steps % CHUNK
-        for start in range(0, whole, CHUNK):
-            sum_at_once(at, start, CHUNK, peak, scale, side, kept, keep)
-        if whole < steps:
-            sum_at_once(at, whole, steps - whole, peak, scale, side, kept, keep)
-        return
     for start in range(0, steps, CHUNK):
         count = min(CHUNK, steps - start)
         base = keep + start if keep >= 0 else np.int64(0)
@@ -184,7 +173,10 @@ def sum_logits(at: Source, steps: int, scale: float, side: Any, room: Any, kept:
         for step in range(count):
             d, e = load(room, step, 0), load(kept, base + step, 0)
             others, top, inner, squares = with_exponential(d, e, others, top, inner, squares)
-        add_sums(side, others, top, inner, squares)
+        add_to(side, OTHERS, others)
+        add_to(side, TOP, top)
+        add_to(side, ENTROPY_, inner)
+        add_to(side, SQUARES, squares)
         if keep >= 0:
             for step in range(count):
                 e = load(kept, base + step, 0)
@@ -198,10 +190,7 @@ def sum_probs(at: Source, steps: int, side: Any) -> None:
         total = inner = squares = bad = lanes(0.0)
         for step in range(start, min(start + CHUNK, steps)):
             p = load(at.x, at.row + at.down * step, at.across * step)
-            total = total + p
-            inner = fma(p, log(select(p > 0.0, p, 1.0)), inner)
-            squares = fma(p, p, squares)
-            bad = select(p < 0.0, bad + 1.0, bad)
+            total, bad, inner, squares = with_probability(p, total, bad, inner, squares)
         add_to(side, TOTAL, total)
         add_to(side, ENTROPY_, inner)
         add_to(side, SQUARES, squares)
@@ -215,11 +204,7 @@ def sum_logprobs(at: Source, steps: int, side: Any) -> None:
         total = inner = squares = lanes(0.0)
         for step in range(start, min(start + CHUNK, steps)):
             v = load(at.x, at.row + at.down * step, at.across * step)
-            v = select(v < -1000.0, -1000.0, v)
-            p = exp_nonpositive(select(v > 700.0, 700.0, v))
-            total = total + p
-            inner = fma(p, v, inner)
-            squares = fma(p, p, squares)
+            total, inner, squares = with_logprob(v, total, inner, squares)
         add_to(side, TOTAL, total)
         add_to(side, ENTROPY_, inner)
         add_to(side, SQUARES, squares)

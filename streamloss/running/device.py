@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamloss.kernels.cuda.device import STRETCH, Device, Given, Machine
+from streamloss.kernels.cuda.device import Device, Given, Machine, stretch_of
 from streamloss.kernels.cuda.groups import GroupsThere
 from streamloss.kernels.rows import NO_LABEL, NO_NUMBER, settings
 from streamloss.options import Options, Task
@@ -85,11 +85,12 @@ class OnDevice(Accumulator):
             self._groups = [self._device.groups(slices) for slices in own]
         grouped = [grouped_by(slices.by, batch, self.options.cluster) for slices in own]
         numbers = [groups.numbers(keys) for groups, (_, keys) in zip(self._groups, grouped, strict=True)]
-        for start in range(0, len(batch), STRETCH):
-            piece = batch.rows(start, start + STRETCH)
+        stretch = stretch_of(batch.prediction)
+        for start in range(0, len(batch), stretch):
+            piece = batch.rows(start, start + stretch)
             self._check(piece, self._fold(piece))
             for groups, (ids, _), number in zip(self._groups, grouped, numbers, strict=True):
-                self._device.add_groups(groups, ids[start : start + STRETCH], number)
+                self._device.add_groups(groups, ids[start : start + stretch], number)
 
     def _extremes(self) -> NDArray[np.int64]:
         found = super()._extremes()

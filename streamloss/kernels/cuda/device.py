@@ -17,15 +17,18 @@ from streamloss.digits import CLASS_WEIGHT, HIGHEST, LOWEST, RELIABILITY_WEIGHT
 from streamloss.ieee.bits import LANES
 from streamloss.kernels import limbs
 from streamloss.kernels.bins import drain_tally
-from streamloss.kernels.cuda import columns, fold
+from streamloss.kernels.cuda import columns, fold, long
 from streamloss.kernels.cuda import rows as values
+from streamloss.kernels.cuda.classes import all_logits
 from streamloss.kernels.cuda.groups import GroupsThere, pieces_of
+from streamloss.kernels.cuda.warps import BESIDE
 from streamloss.kernels.fold import Rows, Sums
 from streamloss.kernels.panel import SMALL, Loss, Stored
 from streamloss.quantities import BYTES, CROSS_ENTROPY, OUTCOME, SCORE, SLOTS
 from streamloss.slicing import Slices
 
 STRETCH = 1 << 22  # rows whose values the device has room for: some twenty of them, 8 bytes each
+LONG_STRETCH = 1 << 20  # of long rows, which have records besides
 MOST_BLOCKS = 4096  # of a launch at most: enough for any device, few enough that each has several rows
 MOST_ROWS = 1 << 30  # that the registers of threads may be emptied of, before what they are emptied into is
 _OF_THREAD = 256  # rows of a thread of the fold at most, of 2^11 that its registers take
@@ -52,8 +55,8 @@ class Machine(Protocol):
     def room(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array in the device's memory; it holds anything."""
 
-    def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
-        """Runs a kernel in blocks of one warp, after what was launched before."""
+    def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...], warps: int = 1) -> None:
+        """Runs a kernel in blocks of some warps, after what was launched before."""
 
 
 class Given(NamedTuple):
@@ -67,6 +70,11 @@ class Given(NamedTuple):
     code: Any
     flags: Any
     at_target: Any
+
+
+def stretch_of(prediction: Any) -> int:
+    """How many rows of these predictions are taken at a time."""
+    return LONG_STRETCH if prediction.ndim == 2 and prediction.shape[1] > SMALL else STRETCH
 
 
 def _warps(n: int) -> int:
@@ -117,10 +125,11 @@ class Device:
         """Adds rows whose code is USED. code, flags and at_target are written to, and out (S, n) gets the wanted values."""
         n = given.prediction.shape[0]
         self._rows_since_drain += n
-        if self._out.shape[1] < min(n, STRETCH):
-            self._out = self.machine.room((len(self._slots), min(n, STRETCH)), np.dtype(np.float64))
-        for start in range(0, n, STRETCH):
-            stop = min(start + STRETCH, n)
+        most = stretch_of(given.prediction)
+        if self._out.shape[1] < min(n, most):
+            self._out = self.machine.room((len(self._slots), min(n, most)), np.dtype(np.float64))
+        for start in range(0, n, most):
+            stop = min(start + most, n)
             piece = Given(*(each[start:stop] if each.shape[0] else each for each in given))
             rows = self._rows(piece, stop - start)
             self._find(piece, rows, stored, stored_q, loss, stop - start)
@@ -140,18 +149,34 @@ class Device:
 
     def _find(self, piece: Given, rows: Rows, stored: Stored, stored_q: Stored | None, loss: Loss, n: int) -> None:
         blocks = min(-(-n // int(rows.step)), MOST_BLOCKS)
-        arguments: tuple[Any, ...] = (piece.prediction, rows, stored, loss)
-        if self._family in ("categorical", "pair"):
-            k = piece.prediction.shape[1]
-            panel = (blocks if values.FEW < k <= SMALL else 0, k, LANES)
-            if self._family == "pair":
-                exponentials = (blocks, max(SMALL, k // LANES + 1), LANES)
-                rooms = [self._room(name, exponentials, np.dtype(np.float64)) for name in ("eq", "ep")]
-                rooms += [self._room("q", panel, piece.target.dtype), self._room("p", panel, piece.prediction.dtype)]
-                arguments = (piece.target, piece.prediction, rows, stored_q, stored, loss, *rooms)
-            else:
-                arguments += (self._room("p", panel, piece.prediction.dtype),)
-        self.machine.launch(getattr(values, self._family), (blocks, 1), arguments)
+        x, kernel = piece.prediction, getattr(values, self._family)
+        arguments: tuple[Any, ...] = (x, rows, stored, loss)
+        if self._family == "categorical":
+            arguments += (self._records(n, x.shape[1], long.SINGLE),)
+            kernel = values.categorical_small if values.FEW < x.shape[1] <= SMALL else kernel
+            if x.shape[1] > SMALL:
+                self._launch_long(long.one, n, x.shape[1], True, (x, rows, stored), arguments[-1])
+        elif self._family == "pair":
+            arguments = (piece.target, x, rows, stored_q, stored, loss, self._records(n, x.shape[1], long.PAIR))
+            if x.shape[1] > SMALL:
+                assert stored_q is not None
+                plain = all_logits(stored_q, stored, loss)
+                self._launch_long(long.both, n, x.shape[1], plain, arguments[:-1], arguments[-1])
+            panel = (blocks if values.FEW < x.shape[1] <= SMALL else 0, x.shape[1], BESIDE)
+            arguments += (self._room("q", panel, piece.target.dtype), self._room("p", panel, x.dtype))
+        self.machine.launch(kernel, (blocks, 1), arguments)
+
+    def _records(self, n: int, k: int, columns: int) -> Any:
+        """Room for what the classes of n rows add up to, where rows are long."""
+        return self._room("records", (n if k > SMALL else 0, columns), np.dtype(np.float64))
+
+    def _launch_long(
+        self, kernel: Callable[..., None], n: int, k: int, shared: bool, arguments: tuple[Any, ...], records: Any
+    ) -> None:
+        """Fills the records; `shared` says that the warps of a block may take a row together."""
+        team = long.WARPS if shared and k >= long.TOGETHER else 1
+        blocks = min(-(-n * team // long.WARPS), MOST_BLOCKS)
+        self.machine.launch(kernel, (blocks, 1), (*arguments, np.int64(team), records), long.WARPS)
 
     def groups(self, slices: Slices) -> GroupsThere:
         """The groups of rows that this device has the values of, to be given to `add_groups`."""
@@ -160,7 +185,7 @@ class Device:
         return GroupsThere(self.machine, slices, place)
 
     def add_groups(self, groups: GroupsThere, ids: NDArray[np.int32], numbers: NDArray[np.int32]) -> None:
-        """Adds the rows of the last `add`, STRETCH at most, to the groups numbers[ids]."""
+        """Adds the rows of the last `add`, at most as many as `stretch_of` says, to the groups numbers[ids]."""
         assert self._last is not None
         groups.add(self._last, pieces_of(ids, numbers))
 
@@ -191,11 +216,9 @@ class Device:
         blocks = max(1, min(MOST_BLOCKS, -(-int(n) // LANES)))
         blocks = max(-(-int(n) // (LANES * _OF_THREAD)), min(blocks, 512))
         if quantities and rows.weight.shape[0]:
-            launch(fold.add_weighted_moments, (blocks, quantities), (rows, n, self._at, self._sums))
+            launch(fold.add_weighted_values, (blocks, quantities), (rows, n, self._at, self._sums))
         elif quantities:
-            launch(fold.add_moments, (blocks, quantities), (rows, n, self._at, self._sums, self._parts))
-        if quantities and (self._home.histogram.shape[1] or self._home.classes.shape[1]):
-            launch(fold.add_places, (blocks, quantities), (rows, n, self._at, self._sums))
+            launch(fold.add_values, (blocks, quantities), (rows, n, self._at, self._sums, self._parts))
         rest = (rows, n, self._score, self._outcome, self._loss, self._bytes, self._sums)
         launch(fold.add_rest, (blocks, 1), rest)
 

@@ -1,8 +1,9 @@
 """The fold on a CUDA device: the values of rows are added to integer sums in its memory.
 
 Integers add up to the same whoever adds them first, so the state that comes back has the CPU's digits once both are carried.
-What nearly every row adds, a thread keeps in registers until it has no more rows; what is rare, or goes to many places,
-is added by atomic additions, by the CPU's own text (see `kernels.atoms`).
+What nearly every row adds, a thread keeps in registers, or where there are few places in a column of a table of its warp,
+until it has no more rows; what is rare, or goes to many places, is added by atomic additions, by the CPU's own text (see
+`kernels.atoms`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from streamloss.digits import (
     FIXED_BITS,
     FIXED_DIGITS,
     HIGHEST,
-    LEDGER_BEYOND,
-    LEDGER_CLIPPED,
     LEDGER_NORMALIZED,
     LIMB_BITS,
     LOWEST,
@@ -27,7 +26,7 @@ from streamloss.digits import (
     RELIABILITY_SCORE,
 )
 from streamloss.errors import USED
-from streamloss.ieee.bits import lane_from, lane_of, lanes, to_bits
+from streamloss.ieee.bits import LANES, lane_from, lane_of, lane_to, lanes, meet, to_bits
 from streamloss.jit import part
 from streamloss.kernels.atoms import add_at
 from streamloss.kernels.bins import (
@@ -42,6 +41,7 @@ from streamloss.kernels.bins import (
     fixed_parts,
     tally_parts,
 )
+from streamloss.kernels.cuda.warps import BESIDE
 from streamloss.kernels.fold import Rows, Sums, add_crossed
 from streamloss.kernels.limbs import MASK32, add_weight
 from streamloss.kernels.moments import (
@@ -64,13 +64,6 @@ NO_PARTS = (np.int64(0),) * PARTS
 _FAST_LOW, _FAST_HIGH = (1023 - 39) << 52, (1023 + 11) << 52  # the bits of 2^-39 and 2^11, between which are `wide_parts`
 FIXED_MASK, TALLY_MASK = (1 << FIXED_BITS) - 1, (1 << TALLY_SHIFT) - 1
 _INFINITE = 0x7FF0000000000000
-
-
-@part
-def flush(parts: Any, i: Any, value: Any) -> None:
-    """parts[i] += value, as its lower 32 bits and what is above them: many threads' values fit."""
-    add_at(parts[i], 0, value & np.int64(MASK32))
-    add_at(parts[i], 1, value >> np.int64(32))
 
 
 @part
@@ -97,23 +90,95 @@ def gathered(v: Any, p: Any) -> Any:
     )  # fmt: skip
 
 
+FEW, TWO_FEW = 16, 32  # classes up to which each lane of a warp has sums of its own in shared memory, and their places
+
+
 @part
-def count_rows(ledger: Any, used: Any, normalized: Any, clipped: Any, beyond: Any) -> None:
-    """Adds a thread's used rows to the ledger, and how many of them have a flag, or a weight beyond the Fixed digits."""
-    add_at(ledger, USED, used)
-    add_at(ledger, LEDGER_NORMALIZED, normalized)
-    add_at(ledger, LEDGER_CLIPPED, clipped)
-    add_at(ledger, LEDGER_BEYOND, beyond)
+def clear(table: Any) -> None:
+    """Has the table (places, 33) of a warp's own sums, a column a lane, hold nothing."""
+    for lane in range(lane_from(), lane_to(np.int64(LANES))):
+        for place in range(table.shape[0]):
+            table[place, lane] = 0
+    meet()
 
 
-def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
-    """Moments and extremes of the first n rows, without weights; a block's second index is the quantity.
+@part
+def whole(table: Any, place: Any) -> Any:
+    """What the lanes have at a place."""
+    total = np.int64(0)
+    for lane in range(LANES):
+        total += table[place, lane]
+    return total
+
+
+@part
+def flush_all(parts: Any, mine: Any, table: Any) -> None:
+    """Adds the registers of all lanes to parts."""
+    meet()
+    for place, value in enumerate(mine):
+        table[place, lane_from()] = value
+    meet()
+    for place in range(lane_from(), lane_to(np.int64(PARTS))):
+        low = high = np.int64(0)  # apart: the sum of 32 lanes may not fit
+        for lane in range(LANES):
+            low += table[place, lane] & np.int64(MASK32)
+            high += table[place, lane] >> np.int64(32)
+        add_at(parts[place], 0, low)
+        add_at(parts[place], 1, high)
+
+
+@part
+def widen_extremes(extremes: Any, q: Any, low: Any, high: Any) -> None:
+    """Takes in a thread's least and greatest. Most have nothing new, and need not wait for one another."""
+    if low < extremes[0, q, 0]:
+        cuda.atomic.min(extremes, (0, q, 0), low)
+    if high > extremes[0, q, 1]:
+        cuda.atomic.max(extremes, (0, q, 1), high)
+
+
+@part
+def add_in_place(v: Any, w: Any, weighted: bool, label: Any, i: Any, q: Any, sums: Sums, table: Any) -> None:
+    """A value into the histogram and the means by class, where its quantity has them."""
+    spread, by_class = sums.spread[q], sums.by_class[q]
+    if spread >= 0:
+        counts = sums.histogram[0, spread, bucket_of(to_bits(v))]
+        if weighted:
+            add_fixed(counts, np.int64(0), w)
+        else:
+            add_at(counts, 0, 1)
+    if by_class >= 0:
+        own = np.int64(label[i])
+        if not weighted and sums.classes.shape[1] <= FEW and v < 1048576.0:
+            high, low = fixed_parts(v)
+            table[2 * own, lane_from()] += high
+            table[2 * own + 1, lane_from()] += low
+        else:
+            digits = CLASS_SUMS + FIXED_DIGITS * by_class
+            add_of_class(v, w, weighted, by_class == 0, sums.classes[0, own], digits)
+
+
+@part
+def flush_classes(q: Any, sums: Sums, table: Any) -> None:
+    """Adds what the lanes have of the means by class to where they belong."""
+    by_class, classes = sums.by_class[q], sums.classes.shape[1]
+    if by_class >= 0 and classes <= FEW:
+        meet()
+        for place in range(lane_from(), lane_to(np.int64(2 * classes))):
+            digits = CLASS_SUMS + FIXED_DIGITS * by_class
+            add_at(sums.classes[0, place // 2], digits + 1 + place % 2, whole(table, place))
+
+
+def add_values(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
+    """Moments, extremes, histograms and means by class of the first n rows, without weights; a block's second index is the
+    quantity.
 
     at (M,) is the place of every quantity among rows.out (S, …), parts (M, PARTS, 2) what registers are emptied into.
     """
+    table = cuda.shared.array((TWO_FEW, BESIDE), np.int64)
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
     low, high, infinite, mine = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0), NO_PARTS
+    clear(table)
     for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
         if rows.code[i] == USED:
             v = values[i]
@@ -127,69 +192,31 @@ def add_moments(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
                 infinite += 1
             elif size > 0:
                 add_squared(v, moments, np.int64(0))
-    if low <= high:
-        cuda.atomic.min(sums.extremes, (0, q, 0), low)
-        cuda.atomic.max(sums.extremes, (0, q, 1), high)
-        for place, value in enumerate(mine):
-            if value != 0:
-                flush(parts[q], place, value)
+            add_in_place(v, 1.0, False, rows.label, i, q, sums, table)
+    flush_classes(q, sums, table)
+    flush_all(parts[q], mine, table)
+    widen_extremes(sums.extremes, q, low, high)
     if infinite > 0:
         add_at(sums.infinite[0], q, infinite)
 
 
-def add_weighted_moments(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
+def add_weighted_values(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
     """The same of rows with weights."""
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
     low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
+    none = sums.ledger  # whoever has weights has no table
     for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
         if rows.code[i] == USED:
-            v = values[i]
+            v, w = values[i], rows.weight[i]
             b = to_bits(v)
             key = b ^ ((b >> np.int64(63)) & np.int64(MAGNITUDE))
             low, high = min(low, key), max(high, key)
-            infinite += add_weighted_one(v, rows.weight[i], moments, sums.infinite_weight[0, q])
-    if low <= high:
-        cuda.atomic.min(sums.extremes, (0, q, 0), low)
-        cuda.atomic.max(sums.extremes, (0, q, 1), high)
+            infinite += add_weighted_one(v, w, moments, sums.infinite_weight[0, q])
+            add_in_place(v, w, True, rows.label, i, q, sums, none)
+    widen_extremes(sums.extremes, q, low, high)
     if infinite > 0:
         add_at(sums.infinite[0], q, infinite)
-
-
-def add_places(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
-    """Histograms and means by class of the first n rows; a block's second index is the quantity."""
-    q = cuda.blockIdx.y
-    spread, by_class = sums.spread[q], sums.by_class[q]
-    if spread < 0 and by_class < 0:
-        return
-    weighted = rows.weight.shape[0] > 0
-    values, digits = rows.out[at[q]], CLASS_SUMS + FIXED_DIGITS * by_class
-    two = not weighted and sums.classes.shape[1] == 2  # all rows would go to two places: their sums stay in registers
-    high_0: Any
-    high_0 = high_1 = low_0 = low_1 = np.int64(0)
-    for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
-        if rows.code[i] == USED:
-            v = values[i]
-            w = rows.weight[i] if weighted else 1.0
-            if spread >= 0:
-                counts = sums.histogram[0, spread, bucket_of(to_bits(v))]
-                if weighted:
-                    add_fixed(counts, np.int64(0), w)
-                else:
-                    add_at(counts, 0, 1)
-            if by_class >= 0:
-                own = np.int64(rows.label[i])
-                if two and v < 1048576.0:
-                    high, low = fixed_parts(v)
-                    high_0, low_0 = high_0 + high * (1 - own), low_0 + low * (1 - own)
-                    high_1, low_1 = high_1 + high * own, low_1 + low * own
-                else:
-                    add_of_class(v, w, weighted, by_class == 0, sums.classes[0, own], digits)
-    if two and by_class >= 0:
-        add_at(sums.classes[0, 0], digits + 1, high_0)
-        add_at(sums.classes[0, 0], digits + 2, low_0)
-        add_at(sums.classes[0, 1], digits + 1, high_1)
-        add_at(sums.classes[0, 1], digits + 2, low_1)
 
 
 def carry_limbs(limbs: Any) -> None:
@@ -232,10 +259,13 @@ def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: An
     """
     ledger, weighted = sums.ledger[0], rows.weight.shape[0] > 0
     used: Any
-    used = normalized = clipped = beyond = ones = np.int64(0)
+    place: Any
+    used = normalized = clipped = beyond = np.int64(0)
+    table = cuda.shared.array((FEW, BESIDE), np.int64)
+    clear(table)
     bins = np.float64(sums.tally.shape[1] // 2)
     unit = np.float64(np.int64(1048576) // max(np.int64(bins), np.int64(1)))
-    two = sums.hard and sums.classes.shape[1] == 2
+    few = sums.hard and 0 < sums.classes.shape[1] <= FEW
     for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
         if rows.code[i] != USED:
             add_at(ledger, np.int64(rows.code[i]), 1)
@@ -251,8 +281,8 @@ def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: An
             if sums.hard:
                 own = np.int64(rows.label[i])
                 record = sums.classes[0, own]
-                if two:
-                    ones += own
+                if few:
+                    table[own, lane_from()] += 1
                 else:
                     add_at(record, 0, 1)
                 if weighted:
@@ -269,8 +299,14 @@ def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: An
             most = np.float64(sums.reliability.shape[1])
             place = np.int64(fine_bin(rows.out[score, i], most))
             add_judged(rows.out[score, i], rows.out[outcome, i], w, weighted, sums.reliability[0, place])
-    if used > 0:
-        count_rows(ledger, used, normalized, clipped, beyond)
-        if two:
-            add_at(sums.classes[0, 0], 0, used - ones)
-            add_at(sums.classes[0, 1], 0, ones)
+    if few:
+        meet()
+        for place in range(lane_from(), lane_to(np.int64(sums.classes.shape[1]))):
+            add_at(sums.classes[0, place], 0, whole(table, place))
+        meet()
+    counts = (used, normalized, clipped, beyond)  # their places in the ledger, but for the first, follow one another
+    for which, count in enumerate(counts):
+        table[which, lane_from()] = count
+    meet()
+    for place in range(lane_from(), lane_to(np.int64(len(counts)))):
+        add_at(ledger, LEDGER_NORMALIZED - 1 + place if place > 0 else USED, whole(table, place))

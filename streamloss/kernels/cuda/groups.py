@@ -17,6 +17,9 @@ from streamloss.digits import (
     CLASS_WEIGHT,
     FIXED_DIGITS,
     HIGHEST,
+    LEDGER_BEYOND,
+    LEDGER_CLIPPED,
+    LEDGER_NORMALIZED,
     LOWEST,
 )
 from streamloss.errors import USED
@@ -25,7 +28,7 @@ from streamloss.ieee.elementary import INF
 from streamloss.jit import part
 from streamloss.kernels.atoms import add_at
 from streamloss.kernels.bins import add_fixed, add_judged, add_of_class, add_share, fine_bin, fixed_parts
-from streamloss.kernels.cuda.fold import NO_PARTS, UNITS, count_rows, gathered, is_gathered
+from streamloss.kernels.cuda.fold import NO_PARTS, UNITS, gathered, is_gathered
 from streamloss.kernels.fold import Rows, add_crossed
 from streamloss.kernels.grouped import PAGE_BITS, Groups, goes_far, moved, sorted_places, sums_of_groups, weight_fits
 from streamloss.kernels.limbs import add_int, add_weight
@@ -101,6 +104,15 @@ def claim(rows: Rows, pieces: Pieces, groups: Groups) -> None:
                             page = np.int64(rows.label[i]) >> np.int64(PAGE_BITS)
                             claim_row(table, groups.labels_at + page, groups.taken, 1)
         p += np.int64(cuda.gridDim.x)
+
+
+@part
+def count_rows(ledger: Any, used: Any, normalized: Any, clipped: Any, beyond: Any) -> None:
+    """Adds a thread's used rows to the ledger, and how many of them have a flag, or a weight beyond the Fixed digits."""
+    add_at(ledger, USED, used)
+    add_at(ledger, LEDGER_NORMALIZED, normalized)
+    add_at(ledger, LEDGER_CLIPPED, clipped)
+    add_at(ledger, LEDGER_BEYOND, beyond)
 
 
 @part

@@ -10,7 +10,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from streamloss.jit import SIMULATED, device_kernel
-from streamloss.kernels.cuda.rows import WIDTH
+from streamloss.kernels.cuda.warps import WIDTH
 
 if not SIMULATED:
     from streamloss.ieee import warp  # noqa: F401  (tells the compiler of the device what lanes are)
@@ -74,10 +74,10 @@ class Cuda:
         """An array in the device's memory; it holds anything."""
         return cuda.device_array(shape, dtype=dtype, stream=self._stream)
 
-    def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...]) -> None:
-        """Runs a kernel in blocks of one warp, after what was launched before."""
+    def launch(self, kernel: Callable[..., None], blocks: tuple[int, int], arguments: tuple[Any, ...], warps: int = 1) -> None:
+        """Runs a kernel in blocks of some warps, after what was launched before."""
         known = _kernels.get(kernel) or _kernels.setdefault(kernel, device_kernel(kernel))
-        known[blocks, WIDTH, self._stream](*arguments)
+        known[blocks, WIDTH * warps, self._stream](*arguments)
 
 
 def why_not() -> str | None:
