@@ -320,7 +320,8 @@ def launched(**options: Any) -> list[tuple[Any, tuple[Any, ...]]]:
         {"prob": one, "label": y}, {"logit": one.astype(np.float32), "label": one}, {"logprob": -one, "weight": w, "bytes": y},
         {"logits": wide.astype(np.float32), "label": y}, {"logits": long.astype(np.float16), "label": y},
         {"probs": long, "label": y, "weight": w}, {"logits": wide, "target_probs": wide, "label": y},
-        {"logits": wide.astype(np.float32), "label": y, "g": y},
+        {"logits": wide.astype(np.float32), "label": y, "g": y}, {"logits": r.random((N, 100), np.float32), "label": y},
+        {"logits": long.astype(np.float32), "target_logits": long.astype(np.float16)},
     ]  # fmt: skip
     for arrays in cases:
         asked = Options.of(on_invalid="skip", by=["g"] if "g" in arrays else [])

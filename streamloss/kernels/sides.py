@@ -134,14 +134,14 @@ def take_exponentials(at: Source, start: int, count: int, peak: Any, scale: floa
 
 @scalar
 def with_exponential(d: float, e: float, others: float, top: float, inner: float, squares: float) -> Any:
-    """The sums with another class added: Σe over d < 0, the number of d = 0, Σe·d and Σe²."""
+    """The sums with another class added: Σe over d < 0, the number of d = 0, Σe·d and Σe². top may be narrow."""
     below = d < 0.0
     return select(below, others + e, others), select(below, top, top + 1.0), fma(e, d, inner), fma(e, e, squares)
 
 
 @scalar
 def with_probability(p: float, total: float, bad: float, inner: float, squares: float) -> Any:
-    """The sums with another class added: Σp, the number of p < 0, Σp·ln p and Σp²."""
+    """The sums with another class added: Σp, the number of p < 0, Σp·ln p and Σp². bad may be narrow."""
     inner = fma(p, log(select(p > 0.0, p, 1.0)), inner)
     return total + p, select(p < 0.0, bad + 1.0, bad), inner, fma(p, p, squares)
 

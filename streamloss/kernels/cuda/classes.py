@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from streamloss.ieee.bits import LANES, fma, lanes, load, load_narrow, select, store, widen
+from streamloss.ieee.bits import LANES, fma, lanes, load, load_narrow, narrow, select, store, widen
 from streamloss.ieee.elementary import INF, exp_inner, exp_nonpositive
 from streamloss.jit import part
 from streamloss.kernels.divergence import (
@@ -66,10 +66,10 @@ def stored(at: Source, s: Any) -> Any:
 
 
 @part
-def with_class(form: Any, v: Any, peak: Any, scale: Any, a: Any, b: Any, inner: Any, squares: Any) -> Any:
-    """The four sums of a side with another class added; see `fill` for what they are."""
+def with_class(form: Any, scaled: bool, v: Any, peak: Any, scale: Any, a: Any, b: Any, inner: Any, squares: Any) -> Any:
+    """The four sums of a side with another class added; see `fill` for what they are. b is a number of classes, and narrow."""
     if form == LOGITS:
-        d = (widen(v) - peak) * scale
+        d = (widen(v) - peak) * scale if scaled else widen(v) - peak
         d = select(d < -708.0, -708.0, d)
         a, b, inner, squares = with_exponential(d, exp_inner(d), a, b, inner, squares)
     elif form == PROBS:
@@ -80,38 +80,48 @@ def with_class(form: Any, v: Any, peak: Any, scale: Any, a: Any, b: Any, inner: 
 
 
 @part
-def chunk(form: Any, at: Source, start: Any, stop: Any, peak: Any, scale: Any) -> Any:
+def chunk(form: Any, scaled: bool, at: Source, start: Any, stop: Any, peak: Any, scale: Any) -> Any:
     """What steps start … stop come to, CHUNK at most."""
-    a = b = inner = squares = lanes(0.0)
+    a = inner = squares = lanes(0.0)
+    b = narrow(at.x, 0.0)
     s = np.int64(start)
     while s + AHEAD <= stop:
         v0, v1, v2, v3 = stored(at, s), stored(at, s + 1), stored(at, s + 2), stored(at, s + 3)
         v4, v5, v6, v7 = stored(at, s + 4), stored(at, s + 5), stored(at, s + 6), stored(at, s + 7)
-        a, b, inner, squares = with_class(form, v0, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v1, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v2, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v3, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v4, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v5, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v6, peak, scale, a, b, inner, squares)
-        a, b, inner, squares = with_class(form, v7, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v0, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v1, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v2, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v3, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v4, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v5, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v6, peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, v7, peak, scale, a, b, inner, squares)
         s += AHEAD
     while s < stop:
-        a, b, inner, squares = with_class(form, stored(at, s), peak, scale, a, b, inner, squares)
+        a, b, inner, squares = with_class(form, scaled, stored(at, s), peak, scale, a, b, inner, squares)
         s += 1
-    return a, b, inner, squares
+    return a, widen(b), inner, squares
 
 
 @part
 def chunk_of(form: Any, at: Source, start: Any, stop: Any, peak: Any, scale: Any) -> Any:
     """`chunk`, with a text of its own for each form: what is asked once is not asked for every class."""
-    if form == LOGITS:
-        found = chunk(np.int64(LOGITS), at, start, stop, peak, scale)
+    if form == LOGITS and scale == 1.0:
+        found = chunk(np.int64(LOGITS), False, at, start, stop, peak, scale)
+    elif form == LOGITS:
+        found = chunk(np.int64(LOGITS), True, at, start, stop, peak, scale)
     elif form == PROBS:
-        found = chunk(np.int64(PROBS), at, start, stop, peak, scale)
+        found = chunk(np.int64(PROBS), False, at, start, stop, peak, scale)
     else:
-        found = chunk(np.int64(LOGPROBS), at, start, stop, peak, scale)
+        found = chunk(np.int64(LOGPROBS), False, at, start, stop, peak, scale)
     return found
+
+
+@part
+def last_of(form: Any, v: Any, peak: Any, scale: Any) -> Any:
+    """What the step with a row's last classes comes to."""
+    none = lanes(0.0)
+    return with_class(form, True, v, peak, scale, none, none, none, none)
 
 
 @part

@@ -131,17 +131,17 @@ class Device:
         for start in range(0, n, most):
             stop = min(start + most, n)
             piece = Given(*(each[start:stop] if each.shape[0] else each for each in given))
-            rows = self._rows(piece, stop - start)
+            rows = self._rows(piece, loss, stop - start)
             self._find(piece, rows, stored, stored_q, loss, stop - start)
             self._fold(rows, np.int64(stop - start))
             self._last = rows
             if out is not None:
                 out[:, start:stop] = self.machine.to_host(self._out)[: self._wanted, : stop - start]
 
-    def _rows(self, piece: Given, n: int) -> Rows:
+    def _rows(self, piece: Given, loss: Loss, n: int) -> Rows:
         step = LANES
-        if self._family in ("categorical", "pair") and piece.prediction.shape[1] > SMALL:
-            step = max(1, min(LANES, n // MOST_BLOCKS))  # long rows: as many warps as there can be
+        if self._family == "categorical" and piece.prediction.shape[1] > SMALL and loss.smoothing > 0.0:
+            step = max(1, min(LANES, n // MOST_BLOCKS))  # a warp goes over all classes again: as many warps as there can be
         return Rows(
             cursor=0, step=np.int64(step), code=piece.code, flags=piece.flags, at_target=piece.at_target, label=piece.label,
             weight=piece.weight, bytes=piece.bytes, gap=self._gap, kept=self._kept, out=self._out,

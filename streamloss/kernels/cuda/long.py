@@ -37,10 +37,10 @@ from streamloss.kernels.cuda.classes import (
     chunk_of,
     fill,
     known,
+    last_of,
     no_sums,
     pairs,
     side_sums,
-    with_class,
     with_pair,
 )
 from streamloss.kernels.cuda.warps import WIDTH
@@ -120,7 +120,7 @@ def sums_of_row(
     if team == 1:
         a, b, inner, squares = side_sums(form, at, full, top, scale)
         if rest > 0:
-            last_a, last_b, last_inner, last_squares = with_class(form, load(panel, 0, 0), top, scale, zero, zero, zero, zero)
+            last_a, last_b, last_inner, last_squares = last_of(form, load(panel, 0, 0), top, scale)
             a, b, inner, squares = a + last_a, b + last_b, inner + last_inner, squares + last_squares
         return sum_of(a), sum_of(b), sum_of(inner), sum_of(squares)
     whole, first, turn = -(-full // CHUNK), np.int64(0), np.int64(0)
@@ -131,7 +131,7 @@ def sums_of_row(
             if c < whole:
                 a, b, inner, squares = chunk_of(form, at, CHUNK * c, min(CHUNK * c + CHUNK, full), top, scale)
             else:
-                a, b, inner, squares = with_class(form, load(panel, 0, 0), top, scale, zero, zero, zero, zero)
+                a, b, inner, squares = last_of(form, load(panel, 0, 0), top, scale)
             store(parts[turn, 0], me, 0, a)
             store(parts[turn, 1], me, 0, b)
             store(parts[turn, 2], me, 0, inner)
