@@ -28,6 +28,7 @@ from streamloss.running.checkpoint import Checkpoint
 from streamloss.running.devices import Chosen, accumulator
 from streamloss.running.measure import Accumulator
 from streamloss.running.progress import Progress
+from streamloss.running.signals import Held
 from streamloss.state import State
 
 Watcher = Callable[[Progress], None]
@@ -35,7 +36,7 @@ Look = Callable[[int, float, float | None], None]  # told the rows so far, the s
 Begin = Callable[[], Iterator[Sized]]  # begins to read a part
 Begins = Callable[[Executor], list[Begin]]
 Place = tuple[int, int]  # the number of a part, and of a batch in it
-_LOOK = 0.1  # seconds between two looks of the watcher
+_LOOK = 0.1  # seconds between two looks, of the watcher and for signals
 _NOWHERE: Place = (-1, 0)
 _END: Place = (1 << 62, 0)
 
@@ -184,13 +185,14 @@ class _Gate:
             self._changed.notify_all()
 
     @contextmanager
-    def nobody_inside(self) -> Iterator[None]:
-        """Waits until nobody has a batch."""
+    def nobody_inside(self, meanwhile: Callable[[], None]) -> Iterator[None]:
+        """Waits until nobody has a batch; `meanwhile` is called again and again."""
         with self._changed:
             self.shut.set()
             try:
                 while self._going:
-                    self._changed.wait()
+                    self._changed.wait(_LOOK)
+                    meanwhile()
                 yield
             finally:
                 self.shut.clear()
@@ -275,10 +277,11 @@ def looking(source: Input, watch: Watcher | None, resumed: int = 0) -> Look | No
 
 def _look(look: Look, workers: list[_Worker], seconds: float) -> None:
     loss = weight = Fraction(0)
-    for worker in workers:
-        with worker.lock:
-            its_loss, its_weight = worker.accumulator.loss_so_far()
-        loss, weight = loss + its_loss, weight + its_weight
+    with Held():
+        for worker in workers:
+            with worker.lock:
+                its_loss, its_weight = worker.accumulator.loss_so_far()
+            loss, weight = loss + its_loss, weight + its_weight
     look(sum(worker.rows for worker in workers), seconds, float(loss / weight) if weight else None)
 
 
@@ -368,21 +371,32 @@ def add_all(whole: Adder, begins: Begins, threads: int, look: Look | None = None
         return write
 
     pool = ThreadPoolExecutor(len(workers))
+    going: set[Future[None]] = set()
     try:
         try:
-            going = {pool.submit(begin, worker) for worker in workers}
+            with Held():
+                going = {pool.submit(begin, worker) for worker in workers}
             while going:
-                going = wait(going, timeout=_LOOK if look or keeper else None).not_done
+                with Held():
+                    going = wait(going, timeout=_LOOK).not_done
                 if going and look:
                     _look(look, workers, time.monotonic() - started)
                 if going and keeper and keeper.due():
-                    with work.gate.nobody_inside():
+                    with Held() as signals, work.gate.nobody_inside(signals.check):
                         write = None if work.torn else keep(keeper)
                     if write:
                         write()
         finally:
-            work.stop()
-            pool.shutdown()
+            with Held() as signals:
+                work.stop()
+                pool.shutdown(wait=False)
+                try:
+                    while going:
+                        going = wait(going, timeout=_LOOK).not_done
+                        signals.check()
+                except BaseException:
+                    work.torn = True  # somebody is adding still
+                    raise
         if work.failure:
             raise work.failure
     except BaseException:

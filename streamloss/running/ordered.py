@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,11 +20,12 @@ from streamloss.reading.batch import Batch
 from streamloss.reading.source import Input, in_time, read_part
 from streamloss.running.local import Watcher
 from streamloss.running.progress import Progress
+from streamloss.running.signals import Held
 
 T = TypeVar("T")
 
 WAITING = 2  # results a thread that may wait for their turn, those included that are being made
-_LOOK = 0.1  # seconds between two looks of the watcher
+_LOOK = 0.1  # seconds between two looks, of the watcher and for signals
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class _Line(Generic[T]):
             self._done[place] = result
             self._changed.notify_all()
 
-    def take(self, timeout: float | None) -> tuple[int, T] | _Failure | bool:
+    def take(self, timeout: float) -> tuple[int, T] | _Failure | bool:
         """The next result with its rows; True where none came in time, False at the end."""
         with self._changed:
             while self._head < len(self._runs):
@@ -163,10 +165,15 @@ def in_order(source: Input, work: Callable[[Batch], T], threads: int, watch: Wat
         line.fill()
 
     try:
-        for _ in range(workers):
-            pool.submit(begin)
+        with Held():
+            for _ in range(workers):
+                pool.submit(begin)
         seen = started
-        while (found := line.take(_LOOK if watch else None)) is not False:
+        while True:
+            with Held():
+                found = line.take(_LOOK)
+            if found is False:
+                break
             if isinstance(found, _Failure):
                 raise found.error
             if not isinstance(found, bool):
@@ -176,10 +183,12 @@ def in_order(source: Input, work: Callable[[Batch], T], threads: int, watch: Wat
                 seen = time.monotonic()
                 watch(Progress.at(rows, source.rows, source.bytes, seen - started))
     finally:
-        line.stop()
-        pool.shutdown()
-        for run in runs:
-            run.close()
+        with ExitStack() as last:
+            for run in runs:
+                last.callback(run.close)
+            last.callback(pool.shutdown)
+            with Held():
+                line.stop()
 
 
 def kernel_threads(threads: int) -> int:
