@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -135,7 +135,11 @@ def evaluated(tmp_path: Path, *words: str | Path) -> tuple[int, str, dict]:
 
 
 def test_a_local_cluster_gives_the_same(folder: Path, digest: str, tmp_path: Path) -> None:
-    code, err, report = evaluated(tmp_path, folder, "--by", "g", "--threads", "2")
+    with socket.socket() as taken:  # another cluster has the port of Dask's dashboards
+        with suppress(OSError):  # truly
+            taken.bind(("", 8787))
+            taken.listen()
+        code, err, report = evaluated(tmp_path, folder, "--by", "g", "--threads", "2")
     assert (code, err) == (0, f"streamloss: wrote {tmp_path / 'out.json'}\n")  # and nothing of Dask's
     assert report["digest"] == digest and report["run"]["engine"] == "dask"
 

@@ -48,7 +48,8 @@ def _cluster(threads: int) -> LocalCluster:
         threads_per_worker=1,
         processes=True,
         memory_limit=None,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # a server is there without a dashboard too, and two could not have one port
+        scheduler_kwargs={"dashboard": False},
         silence_logs=logging.CRITICAL,
     )
     # As many as there should be, also when one could not be started: Dask mends only those that were there once.
