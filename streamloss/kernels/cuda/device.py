@@ -213,14 +213,19 @@ class Device:
     def _fold(self, rows: Rows, n: np.int64) -> None:
         """Adds the values of n rows."""
         launch, quantities = self.machine.launch, len(self._home.slots)
+        found = fold.Found(rows.code, rows.flags, rows.label, rows.weight, rows.out)
         blocks = max(1, min(MOST_BLOCKS, -(-int(n) // LANES)))
         blocks = max(-(-int(n) // (LANES * _OF_THREAD)), min(blocks, 512))
         if quantities and rows.weight.shape[0]:
-            launch(fold.add_weighted_values, (blocks, quantities), (rows, n, self._at, self._sums))
+            launch(fold.add_weighted_values, (blocks, quantities), (found, n, self._at, self._part(fold.OfValues)))
         elif quantities:
-            launch(fold.add_values, (blocks, quantities), (rows, n, self._at, self._sums, self._parts))
-        rest = (rows, n, self._score, self._outcome, self._loss, self._bytes, self._sums)
+            launch(fold.add_values, (blocks, quantities), (found, n, self._at, self._part(fold.OfValues), self._parts))
+        rest = (found, n, self._score, self._outcome, self._loss, self._bytes, self._part(fold.OfRows))
         launch(fold.add_rest, (blocks, 1), rest)
+
+    def _part(self, kind: type[Any]) -> Any:
+        """Those of the sums that a kernel adds to."""
+        return kind(*(getattr(self._sums, name) for name in kind._fields))
 
     def widen(self, extremes: NDArray[np.int64]) -> None:
         """Has extremes (threads, M, 2) take in those that are still on the device."""

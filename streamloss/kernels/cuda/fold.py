@@ -8,7 +8,7 @@ until it has no more rows; what is rare, or goes to many places, is added by ato
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
@@ -42,7 +42,7 @@ from streamloss.kernels.bins import (
     tally_parts,
 )
 from streamloss.kernels.cuda.warps import BESIDE
-from streamloss.kernels.fold import Rows, Sums, add_crossed
+from streamloss.kernels.fold import add_crossed
 from streamloss.kernels.limbs import MASK32, add_weight
 from streamloss.kernels.moments import (
     MAGNITUDE,
@@ -64,6 +64,43 @@ NO_PARTS = (np.int64(0),) * PARTS
 _FAST_LOW, _FAST_HIGH = (1023 - 39) << 52, (1023 + 11) << 52  # the bits of 2^-39 and 2^11, between which are `wide_parts`
 FIXED_MASK, TALLY_MASK = (1 << FIXED_BITS) - 1, (1 << TALLY_SHIFT) - 1
 _INFINITE = 0x7FF0000000000000
+
+
+class Found(NamedTuple):
+    """What the fold reads of rows whose values are found. Of these and of the sums a kernel gets what it needs and no more: to
+    hand over an array takes the host some microseconds, and a launch should not take longer than its rows.
+    """
+
+    code: Any
+    flags: Any
+    label: Any
+    weight: Any
+    out: Any
+
+
+class OfValues(NamedTuple):
+    """The sums that `add_values` adds to, by their names in `kernels.fold.Sums`."""
+
+    spread: Any
+    by_class: Any
+    moments: Any
+    infinite: Any
+    infinite_weight: Any
+    extremes: Any
+    histogram: Any
+    classes: Any
+
+
+class OfRows(NamedTuple):
+    """Those that `add_rest` adds to."""
+
+    hard: Any
+    ledger: Any
+    weight: Any
+    cross: Any
+    reliability: Any
+    tally: Any
+    classes: Any
 
 
 @part
@@ -137,7 +174,7 @@ def widen_extremes(extremes: Any, q: Any, low: Any, high: Any) -> None:
 
 
 @part
-def add_in_place(v: Any, w: Any, weighted: bool, label: Any, i: Any, q: Any, sums: Sums, table: Any) -> None:
+def add_in_place(v: Any, w: Any, weighted: bool, label: Any, i: Any, q: Any, sums: OfValues, table: Any) -> None:
     """A value into the histogram and the means by class, where its quantity has them."""
     spread, by_class = sums.spread[q], sums.by_class[q]
     if spread >= 0:
@@ -158,7 +195,7 @@ def add_in_place(v: Any, w: Any, weighted: bool, label: Any, i: Any, q: Any, sum
 
 
 @part
-def flush_classes(q: Any, sums: Sums, table: Any) -> None:
+def flush_classes(q: Any, sums: OfValues, table: Any) -> None:
     """Adds what the lanes have of the means by class to where they belong."""
     by_class, classes = sums.by_class[q], sums.classes.shape[1]
     if by_class >= 0 and classes <= FEW:
@@ -168,7 +205,7 @@ def flush_classes(q: Any, sums: Sums, table: Any) -> None:
             add_at(sums.classes[0, place // 2], digits + 1 + place % 2, whole(table, place))
 
 
-def add_values(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
+def add_values(rows: Found, n: Any, at: Any, sums: OfValues, parts: Any) -> None:
     """Moments, extremes, histograms and means by class of the first n rows, without weights; a block's second index is the
     quantity.
 
@@ -200,12 +237,12 @@ def add_values(rows: Rows, n: Any, at: Any, sums: Sums, parts: Any) -> None:
         add_at(sums.infinite[0], q, infinite)
 
 
-def add_weighted_values(rows: Rows, n: Any, at: Any, sums: Sums) -> None:
+def add_weighted_values(rows: Found, n: Any, at: Any, sums: OfValues) -> None:
     """The same of rows with weights."""
     q = cuda.blockIdx.y
     values, moments = rows.out[at[q]], sums.moments[0, q]
     low, high, infinite = np.int64(HIGHEST), np.int64(LOWEST), np.int64(0)
-    none = sums.ledger  # whoever has weights has no table
+    none = sums.infinite  # whoever has weights has no table
     for i in range(np.int64(cuda.grid(1)), n, cuda.gridsize(1)):
         if rows.code[i] == USED:
             v, w = values[i], rows.weight[i]
@@ -252,7 +289,7 @@ def carry_tally(tally: Any, reliability: Any) -> None:
             tally[2 * i + outcome, 1] = 0
 
 
-def add_rest(rows: Rows, n: Any, score: Any, outcome: Any, loss: Any, bytes_: Any, sums: Sums) -> None:
+def add_rest(rows: Found, n: Any, score: Any, outcome: Any, loss: Any, bytes_: Any, sums: OfRows) -> None:
     """What the first n rows add besides: the ledger, weights, labels, confidence bins, losses times bytes.
 
     score, outcome, loss and bytes_ are places among rows.out (S, …), −1 for what is not there.
