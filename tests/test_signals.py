@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import streamloss
+from streamloss.running.measure import Accumulator
 from streamloss.running.signals import Held
 
 DATA = Path(__file__).parents[1] / "data"
@@ -113,7 +115,15 @@ def executed() -> None:
 
 
 def kept(path: Path) -> None:
-    measured(checkpoint=path / "kept", checkpoint_every=0, threads=2)
+    add = Accumulator.add
+
+    def slowly(*given: Any) -> None:  # so that there is time to keep something
+        time.sleep(0.1)
+        add(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accumulator, "add", slowly)
+        measured(checkpoint=path / "kept", checkpoint_every=0, threads=2)
 
 
 def scored(path: Path) -> None:
