@@ -22,9 +22,6 @@ if jit.DISABLED:
         by_column as by_column,
     )
     from streamloss.ieee.plain import (
-        by_lane as by_lane,
-    )
-    from streamloss.ieee.plain import (
         count_of as count_of,
     )
     from streamloss.ieee.plain import (
@@ -265,7 +262,7 @@ else:
             found = builder.insert_element(found, builder.load(builder.gep(made.data, [at])), I32(lane))
         return found
 
-    @_intrinsic
+    @intrinsic
     def turn(_context: Any, x: Any, _row: Any, _first: Any, panel: Any, _lane: Any) -> Any:
         """panel[first + j, lane + i] = x[row + i, first + j] for i and j below 16, of two C-contiguous arrays of one dtype.
         Where rows are shorter, what follows in memory is taken for the rest: that there is so much is the caller's care.
@@ -382,11 +379,6 @@ else:
             return None
         signature = v.element(v, types.int64)
         return signature, lambda _cx, builder, _sig, args: builder.extract_element(args[0], args[1])
-
-    @_intrinsic
-    def by_lane(_context: Any) -> Any:
-        """Whether a thread has one lane, not all of them."""
-        return types.boolean(), lambda _cx, _builder, _sig, _args: I1(0)
 
     @_intrinsic
     def meet(_context: Any) -> Any:

@@ -133,11 +133,6 @@ def lane_of(v: Any, lane: Any) -> Any:
     return v[lane] if isinstance(v, np.ndarray) else v
 
 
-def by_lane() -> bool:
-    """Whether a thread has one lane, not all of them."""
-    return False
-
-
 def meet() -> None:
     """Has every thread of a warp see what the others have written."""
 

@@ -169,9 +169,7 @@ LOWER |= {
     "store": _store,
     "numbered": _numbered,
     "lane_of": lambda _context, _builder, _sig, args: args[0],
-    "by_lane": lambda _context, _builder, _sig, _args: I1(1),
     "meet": _meet,
-    "turn": lambda context, _builder, _sig, _args: context.get_dummy_value(),  # never reached: see `by_lane`
     "count_of": _count_of,
     "sum_of": _tree(lambda builder, mine, other, _width: Pinned(builder).fadd(mine, other)),
     "max_of": _tree(_larger),

@@ -14,7 +14,7 @@ import numpy as np
 
 from streamloss.ieee.bits import LANES, fma, lanes, load, numbered, select, store
 from streamloss.ieee.elementary import INF, LN2, exp_nonpositive, expm1_tails, log, log1p_ratio
-from streamloss.jit import loop, scalar
+from streamloss.jit import loop, part, scalar
 from streamloss.kernels.panel import LOGITS, LOGPROBS, PROBS, Loss, Source, Stored, power, times
 from streamloss.kernels.sides import CHUNK, PEAK, SHIFT, TOP, TOTAL, add_to
 
@@ -79,6 +79,13 @@ def jensen(q: float, p: float, d: float) -> Any:
     low, high = select(larger, p, q), select(larger, q, p)
     far = fma(both, LN2 - log1p_ratio(low, high), -(low * select(low > 0.0, size, 0.0)))
     return select(size <= NEAR, both * (s * inner), 0.5 * far)
+
+
+@part
+def no_sums(sums: Any) -> None:
+    """Empties the sums of a pair."""
+    for each in range(SUMS):
+        store(sums, each, 0, lanes(0.0))
 
 
 @scalar

@@ -30,6 +30,7 @@ from streamloss.kernels.divergence import (
     Room,
     Side,
     add_pairs,
+    no_sums,
     sums_to_one,
 )
 from streamloss.kernels.fold import STRIDE, Rows, Scratch, Sums, fold_tile, scratch
@@ -187,8 +188,7 @@ def add_short(
     nowhere, one = np.int64(0), np.int64(1)
     sum_short(xq, xp, first, count, rows, stored_q, stored_p, room)
     finish_sides(xq, xp, first, count, rows, stored_q, stored_p, q.side, p.side, own)
-    for each in range(SUMS):
-        store(sums, each, 0, lanes(0.0))
+    no_sums(sums)
     at_q, at_p = Source(q.panel, nowhere, one, nowhere), Source(p.panel, nowhere, one, nowhere)
     add_pairs(at_q, at_p, k, np.int64(LANES), nowhere, stored_q, stored_p, k, loss, q, p, sums)
 
@@ -209,8 +209,7 @@ def add_long(
     own[AGREE, column] = np.float64(first_at(xq, row, q.found[0]) == first_at(xp, row, p.found[0]))
     own[INNER, column], own[TOPS, column] = p.side[ENTROPY_, 0], p.side[TOP, 0]
     sums, full = room.lanes, k // LANES
-    for each in range(SUMS):
-        store(sums, each, 0, lanes(0.0))
+    no_sums(sums)
     row_q, row_p = Source(xq, row, nowhere, all_), Source(xp, row, nowhere, all_)
     add_pairs(row_q, row_p, full, all_, nowhere, stored_q, stored_p, k, loss, q, p, sums)
     rest = load_rest(stored_q.form, xq, row, q.panel)

@@ -24,7 +24,6 @@ from streamloss.kernels.divergence import (
     JENSEN,
     Q_ENTROPY,
     SQUARE,
-    SUMS,
     above_floor,
     above_floor_back,
     brackets,
@@ -289,13 +288,6 @@ def add_pairs_chunk(
     store(sums, GAP, 0, gap)
     store(sums, BACK_GAP, 0, back_gap)
     store(sums, CUT, 0, cut)
-
-
-@part
-def no_sums(sums: Any) -> None:
-    """Empties the sums of a pair."""
-    for each in range(SUMS):
-        store(sums, each, 0, lanes(0.0))
 
 
 @part

@@ -38,13 +38,12 @@ from streamloss.kernels.cuda.classes import (
     fill,
     known,
     last_of,
-    no_sums,
     pairs,
     side_sums,
     with_pair,
 )
 from streamloss.kernels.cuda.warps import WIDTH
-from streamloss.kernels.divergence import BACKWARD, CROSS, FORWARD, JENSEN, Q_ENTROPY, SQUARE, SUMS
+from streamloss.kernels.divergence import BACKWARD, CROSS, FORWARD, JENSEN, Q_ENTROPY, SQUARE, SUMS, no_sums
 from streamloss.kernels.fold import Rows
 from streamloss.kernels.pair import judge
 from streamloss.kernels.panel import LOGITS, Loss, Source, Stored, load_rest

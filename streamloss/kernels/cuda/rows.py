@@ -33,9 +33,9 @@ from streamloss.kernels.binary import (
 )
 from streamloss.kernels.categorical import FIGURES
 from streamloss.kernels.cuda import long
-from streamloss.kernels.cuda.classes import add_pairs, no_sums, short_side
+from streamloss.kernels.cuda.classes import add_pairs, short_side
 from streamloss.kernels.cuda.warps import BESIDE, WIDTH
-from streamloss.kernels.divergence import SUMS, sums_to_one
+from streamloss.kernels.divergence import SUMS, no_sums, sums_to_one
 from streamloss.kernels.fold import Rows
 from streamloss.kernels.panel import CLIPPED, LOGITS, SMALL, Loss, Source, Stored, mark_labels, short_labels
 from streamloss.kernels.sides import PEAK, SHIFT, SIDE
